@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Builds the Kafka archive, laid out as Apache's: ``bin/ libs/ config/`` under ``kafka_2.13-4.3.0/``.
+"""Builds the Kafka archive, laid out as Apache's: ``bin/ libs/ config/`` in ``kafka_2.13-4.3.0/``.
 
-The jars come from Maven Central through ``mvn`` and the pinned ``pom.xml`` beside this file; each is
-checked against ``checksums.sha256``. ``bin/`` and ``config/`` are our own. The same input gives the
-same bytes. Standard library only: it runs before anything is installed.
+The jars come from Maven Central through ``mvn`` and the pinned ``pom.xml`` beside this file; each
+is checked against ``checksums.sha256``. ``bin/`` and ``config/`` are our own. The same input gives
+the same bytes. Standard library only: it runs before anything is installed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import gzip
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
@@ -26,7 +26,8 @@ from typing import IO
 HERE = Path(__file__).resolve().parent
 POM = HERE / "pom.xml"
 CHECKSUMS = HERE / "checksums.sha256"
-#: First member of the archive: what it was made from, so that a second build can see there is nothing to do.
+#: First member of the archive: what it was made from, so that a second build sees there is nothing
+#: to do.
 INPUTS_NAME = "INPUTS.sha256"
 #: Every file's time in the archive, 2020-01-01: now would make each build differ.
 MTIME = 1577836800
@@ -42,19 +43,13 @@ def archive_name(pom: str) -> str:
     >>> archive_name((HERE / "pom.xml").read_text())
     'kafka_2.13-4.3.0'
     """
-    try:
-        root = ElementTree.fromstring(pom)
-    except ElementTree.ParseError as error:
-        raise BuildError(f"{POM} is not XML: {error}.") from error
     scala, kafka = (
-        root.findtext(f"{{*}}properties/{{*}}{name}")
+        re.search(f"<{name}>([^<]+)</{name}>", pom)
         for name in ("scala.binary.version", "kafka.version")
     )
     if not scala or not kafka:
-        raise BuildError(
-            f"{POM} has no scala.binary.version or no kafka.version among its properties."
-        )
-    return f"kafka_{scala}-{kafka}"
+        raise BuildError(f"{POM} lacks scala.binary.version or kafka.version in its properties.")
+    return f"kafka_{scala[1]}-{kafka[1]}"
 
 
 def parse_checksums(text: str) -> dict[str, str]:
@@ -110,7 +105,7 @@ def inputs_digest() -> str:
 
 
 def built_from(archive: Path, name: str) -> str | None:
-    """The inputs' digest that an archive carries; None if it is absent, damaged or something else."""
+    """The inputs' digest in an archive; None if that is absent, damaged or something else."""
     try:
         with tarfile.open(archive, "r:gz") as tar:
             member = tar.next()
@@ -127,8 +122,8 @@ def fetch_jars(directory: Path) -> None:
     mvn = shutil.which("mvn")
     if mvn is None:
         raise BuildError(
-            "mvn is not installed; install Debian's package 'maven', or give the role kafka another "
-            "kafka_archive_source ('url' or 'file')."
+            "mvn is not installed; install Debian's package 'maven', or give the role kafka "
+            "another kafka_archive_source ('url' or 'file')."
         )
     command = [
         mvn, "--batch-mode", "--quiet", "--file", str(POM), "dependency:copy-dependencies",

@@ -10,7 +10,7 @@ set -euo pipefail
 
 base_dir=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 
-daemon=false name= gc_log=false
+daemon=false name='' gc_log=false
 while [[ $# -gt 0 ]]; do
   case $1 in
     -daemon) daemon=true; shift ;;

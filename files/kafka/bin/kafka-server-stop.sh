@@ -3,7 +3,7 @@
 # kafka-server-stop.sh [--process-role=broker|controller | --node-id=N]   without an option: all of them
 set -euo pipefail
 
-role= node_id=
+role='' node_id=''
 while [[ $# -gt 0 ]]; do
   case $1 in
     --process-role=*) role=${1#*=}; shift ;;
