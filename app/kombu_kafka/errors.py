@@ -1,0 +1,97 @@
+"""Every error this transport raises.
+
+.. code-block:: text
+
+    KombuKafkaError
+    ├── ConfigurationError          fatal: mend the settings
+    │   └── UnsupportedError        fatal: the transport does not do this (yet)
+    ├── PartitionNotFoundError      fatal: the topic has no such partition
+    ├── PublishError                this message can't be stored as it is
+    └── BrokerUnavailableError      recoverable: try again later
+
+Each message is one sentence that says what is wrong, where, and what to do.
+"""
+
+from __future__ import annotations
+
+from kafka.errors import (
+    AuthorizationError,
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    NotEnoughReplicasAfterAppendError,
+    NotEnoughReplicasError,
+    RecordListTooLargeError,
+)
+from kombu.exceptions import KombuError
+
+__all__ = (
+    "BrokerUnavailableError",
+    "ConfigurationError",
+    "KombuKafkaError",
+    "PartitionNotFoundError",
+    "PublishError",
+    "UnsupportedError",
+    "publish_error",
+)
+
+
+class KombuKafkaError(KombuError):
+    """Root of all errors of this transport."""
+
+
+class ConfigurationError(KombuKafkaError):
+    """A setting is wrong; trying again can't help."""
+
+
+class UnsupportedError(ConfigurationError):
+    """Something was asked for that this transport does not do."""
+
+
+class PartitionNotFoundError(KombuKafkaError):
+    """A partition was named that the topic does not have."""
+
+
+class PublishError(KombuKafkaError):
+    """The broker refused a message for what it is; the same message will be refused again."""
+
+
+class BrokerUnavailableError(KombuKafkaError):
+    """No broker answered in time; nothing is known to be wrong with the request."""
+
+
+def publish_error(exc: BaseException, topic: str, partition: int | None) -> KombuKafkaError:
+    """Return the error to raise to a publisher for what Kafka's client reported.
+
+    Arguments:
+        exc: the client's error.
+        topic: where the message was going.
+        partition: the partition, or None where the key decides.
+    """
+    where = topic if partition is None else f"{topic}, partition {partition}"
+    if isinstance(exc, MessageSizeTooLargeError | RecordListTooLargeError):
+        return PublishError(
+            f"The message for {where} is too large for Kafka ({exc}): send a reference to the data "
+            f"instead, or raise max.message.bytes of the topic."
+        )
+    if isinstance(exc, AuthorizationError):
+        return PublishError(
+            f"This client may not write to {where} ({type(exc).__name__}): grant it the Write "
+            f"operation on the topic with kafka-acls.sh."
+        )
+    if isinstance(exc, InvalidTopicError):
+        return PublishError(
+            f"{topic!r} can't be the name of a Kafka topic: use letters, digits, '.', '_' and '-', "
+            f"at most 249 characters."
+        )
+    if isinstance(exc, NotEnoughReplicasError | NotEnoughReplicasAfterAppendError):
+        return BrokerUnavailableError(
+            f"Fewer in-sync replicas of {where} than min.insync.replicas asks for: bring the "
+            f"missing brokers back (kafka-topics.sh --describe --under-min-isr-partitions)."
+        )
+    if isinstance(exc, KafkaError):
+        return BrokerUnavailableError(
+            f"The message for {where} was not confirmed ({exc}): it may or may not be stored; "
+            f"check that the brokers are up and send it again."
+        )
+    return PublishError(f"The message for {where} can't be sent: {exc}.")

@@ -1,0 +1,111 @@
+"""What can be set through ``broker_transport_options``, checked in one place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any
+
+from .errors import ConfigurationError, UnsupportedError
+from .order import ORDERINGS
+from .url import BrokerURL, parse
+
+__all__ = ("Options",)
+
+logger = logging.getLogger(__name__)
+
+#: Options that kombu itself reads or that other transports take: not ours, and no mistake.
+_FOREIGN = frozenset(
+    {"body_encoding", "client_properties", "confirm_publish", "deadletter_queue", "max_retries",
+     "interval_start", "interval_step", "interval_max", "polling_interval", "visibility_timeout"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything a client of this transport can be told; hashable, so clients can be shared by it.
+
+    Attributes:
+        hosts: bootstrap servers, ``host:port`` each.
+        group_id: consumer group whose committed offsets say what is done.
+        partitions: the partitions this process owns of each queue it consumes, or None.
+        ordering: ``partition`` (one message of a partition at a time), ``key`` (one of a key),
+            or ``none``.
+        dead_letter_topic: where a record goes that can't be processed.
+        state_directory: directory of the journals, or None for no journal (then a killed worker
+            repeats what was done since the last commit).
+        connect_timeout: seconds to wait for the first answer of any broker.
+        commit_interval: seconds between two commits of offsets.
+        max_buffered: records held of a partition before fetching pauses.
+        client_id: name of this client in the brokers' logs and metrics.
+    """
+
+    hosts: tuple[str, ...]
+    group_id: str = "celery-group"
+    partitions: tuple[int, ...] | None = None
+    ordering: str = "none"
+    dead_letter_topic: str = "celery_tasks_dlq"
+    state_directory: str | None = None
+    connect_timeout: float = 30.0
+    commit_interval: float = 0.2
+    max_buffered: int = 1000
+    client_id: str = "kombu-kafka"
+
+    @classmethod
+    def of(cls, url: str | BrokerURL, given: Mapping[str, Any] | None = None) -> Options:
+        """Return the options of a connection.
+
+        Arguments:
+            url: broker URL.
+            given: ``broker_transport_options``.
+
+        Raises:
+            ConfigurationError: an option has a value it can't have.
+        """
+        address = parse(url) if isinstance(url, str) else url
+        if address.username is not None:
+            raise UnsupportedError(
+                "The broker URL holds a user name, and this transport does not do SASL yet: "
+                "use a listener without authentication on a network of its own."
+            )
+        names = {field.name for field in fields(cls)} - {"hosts"}
+        values: dict[str, Any] = {}
+        for name, value in (given or {}).items():
+            if name in names:
+                values[name] = value
+            elif name not in _FOREIGN:
+                near = get_close_matches(name, names, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else "."
+                logger.warning("Transport option %r is unknown and has no effect%s", name, hint)
+        if values.get("partitions") is not None:
+            values["partitions"] = _partitions(values["partitions"])
+        bound = values.get("partitions") is not None
+        values.setdefault("ordering", "partition" if bound else "none")
+        if values["ordering"] not in ORDERINGS:
+            raise ConfigurationError(
+                f"The ordering {values['ordering']!r} is unknown: use one of "
+                f"{', '.join(ORDERINGS)}."
+            )
+        for name in ("connect_timeout", "commit_interval", "max_buffered"):
+            if name in values and not values[name] > 0:
+                raise ConfigurationError(
+                    f"The transport option {name!r} must be above 0, not {values[name]!r}."
+                )
+        return cls(hosts=address.hosts, **values)
+
+
+def _partitions(value: object) -> tuple[int, ...]:
+    listed = [value] if isinstance(value, int) else value
+    if not isinstance(listed, list | tuple | set | frozenset) or not listed:
+        raise ConfigurationError(
+            f"The transport option 'partitions' must be a list of partition numbers, not {value!r}."
+        )
+    for number in listed:
+        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+            raise ConfigurationError(
+                f"{number!r} in the transport option 'partitions' is not a partition number "
+                f"(0, 1, 2, …)."
+            )
+    return tuple(sorted(set(listed)))

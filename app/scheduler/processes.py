@@ -1,0 +1,58 @@
+"""Child processes that end when their parent does, however that ended."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["dies_with_parent", "free_port", "stop", "tail"]
+
+#: From <linux/prctl.h>: the signal a process gets when the thread that started it is gone.
+PR_SET_PDEATHSIG = 1
+
+#: Loaded here, not in the child: between fork and exec nothing may take a lock.
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def dies_with_parent(sig: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
+    """Return a `preexec_fn` that has the kernel send `sig` to the child once its parent is gone."""
+    parent = os.getpid()
+
+    def ask() -> None:
+        _libc.prctl(PR_SET_PDEATHSIG, int(sig), 0, 0, 0)
+        if os.getppid() != parent:  # it went between fork and here
+            os._exit(1)
+
+    return ask
+
+
+def stop(process: subprocess.Popen[bytes], patience: float) -> int:
+    """Ask `process` to end, wait `patience` seconds, kill it if it is still there; return its exit code."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            return process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait()
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def tail(path: Path, lines: int = 20) -> str:
+    """Return the last lines of a log file, or a remark where there is none."""
+    try:
+        content = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return f"({path} was never written)"
+    return "\n".join(content[-lines:]) or f"({path} is empty)"

@@ -1,0 +1,45 @@
+"""Fixtures for every test of the app: a real Kafka, started once for the session."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from kafka import KafkaAdminClient
+from scheduler.local_broker import LocalBrokerError, LocalKafka
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[LocalKafka]:
+    """A broker of our own; without Java or the archive its tests skip on a laptop and fail in CI."""
+    try:
+        cluster = LocalKafka().start()
+    except LocalBrokerError as exc:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must run the tests on a real broker: {exc}", pytrace=False)
+        pytest.skip(str(exc))
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def admin(kafka: LocalKafka) -> Iterator[KafkaAdminClient]:
+    """An admin client on the session's broker."""
+    client = kafka.admin()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def topic_name() -> str:
+    """A topic name that no other test uses; the topic is not made."""
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def topic(kafka: LocalKafka, topic_name: str) -> str:
+    """A fresh topic of four partitions."""
+    kafka.create_topic(topic_name, 4)
+    return topic_name
