@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # See to it that a Docker daemon answers: started by systemd where there is one, by hand where there is none.
+#   scripts/dockerd.sh        start it unless one answers
+#   scripts/dockerd.sh stop   stop it if this script started it by hand and no container runs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 LOG=.cache/dockerd.log
+PID_FILE=.cache/dockerd.pid
 WAIT_SECONDS=60
 
 die() { printf '%s\n' "dockerd: $*" >&2; exit 1; }
@@ -31,6 +34,23 @@ mount_cgroups() {
   mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
 }
 
+stop() {
+  local pid
+  [[ -f $PID_FILE ]] || return 0
+  pid=$(<"$PID_FILE")
+  if [[ $(cat "/proc/$pid/comm" 2>/dev/null) == dockerd ]]; then
+    [[ -z $(docker ps --quiet) ]] || return 0
+    echo "dockerd: stopping the dockerd that was started by hand"
+    kill "$pid"
+  fi
+  rm -f "$PID_FILE"
+}
+
+if [[ ${1:-} == stop ]]; then
+  stop
+  exit
+fi
+
 command -v docker >/dev/null ||
   die "Docker is not installed: run 'scripts/bootstrap.sh docker', or install Docker 20.10 or newer."
 answers && exit 0
@@ -57,6 +77,7 @@ else
   fi
   setsid dockerd >"$LOG" 2>&1 </dev/null &
   daemon=$!
+  echo "$daemon" >"$PID_FILE"
 fi
 
 for ((i = 0; i < WAIT_SECONDS * 2; i++)); do
