@@ -34,7 +34,7 @@ MTIME = 1577836800
 
 
 class BuildError(Exception):
-    """The archive cannot be built; the message is one whole sentence for the person who asked for it."""
+    """The archive cannot be built; the message is one sentence for the person who wants it."""
 
 
 def archive_name(pom: str) -> str:
