@@ -27,10 +27,10 @@ mapfile -t shell < <(files | xargs grep --files-with-matches --max-count=1 --ext
 
 lint "ruff check" ruff check .
 lint "ruff format" ruff format --check .
-lint "mypy --strict" mypy --strict "${python[@]}"
+lint "mypy --strict" mypy "${python[@]}"
 lint "import-linter" lint-imports
 lint "yamllint" yamllint --strict .
-lint "ansible-lint" ansible-lint --profile production --offline --quiet --strict
+lint "ansible-lint" ansible-lint --profile production --offline -q --strict
 lint "shellcheck" shellcheck "${shell[@]}"
 
 if ((${#failed[@]})); then
