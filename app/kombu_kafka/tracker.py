@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 __all__ = ("OffsetTracker",)
 
 
@@ -18,8 +20,9 @@ class OffsetTracker:
 
     def __init__(self, position: int) -> None:
         self._position = position
-        #: Offset → done, ascending: a dict keeps the order in which records were fetched.
-        self._outstanding: dict[int, bool] = {}
+        #: Offset → done, ascending. Not a dict: finding a dict's first item again and again
+        #: while deleting from its front takes quadratic time.
+        self._outstanding: OrderedDict[int, bool] = OrderedDict()
 
     def __len__(self) -> int:
         """Number of offsets kept in memory: outstanding ones and those done above them."""

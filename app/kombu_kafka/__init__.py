@@ -1,0 +1,22 @@
+"""Apache Kafka as a broker for kombu and Celery.
+
+Importing this package makes ``kafka://`` URLs mean :class:`kombu_kafka.transport.Transport`.
+"""
+
+from __future__ import annotations
+
+from kombu import transport as _kombu_transport
+
+__all__ = ("TRANSPORT", "register")
+
+#: The transport class, as kombu names it.
+TRANSPORT = "kombu_kafka.transport:Transport"
+
+
+def register() -> None:
+    """Make ``kafka://`` mean this transport; kombu's own alias is its confluent-kafka one."""
+    _kombu_transport.TRANSPORT_ALIASES["kafka"] = TRANSPORT
+    _kombu_transport._transport_cache.pop("kafka", None)
+
+
+register()

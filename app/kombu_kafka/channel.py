@@ -1,0 +1,247 @@
+"""A kombu channel over Kafka: exchanges and bindings in memory, queues as topics."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from kombu.transport import virtual
+
+from . import producer
+from .dead_letters import Letter
+from .errors import PublishError, UnsupportedError
+from .inbox import Delivery
+from .message import Message as KafkaMessage
+from .record import UndecodableRecordError, decode, encode_headers
+
+if TYPE_CHECKING:
+    from .transport import Transport
+
+__all__ = ("Channel",)
+
+logger = logging.getLogger(__name__)
+
+#: ``delivery_mode`` of a message that nobody waits for.
+TRANSIENT = 1
+
+
+class Channel(virtual.Channel):
+    """Publishes to topics and hands out what the transport's consumer fetches."""
+
+    Message = KafkaMessage
+    do_restore = False
+    supports_fanout = False
+
+    connection: Transport
+
+    def __init__(self, connection: Transport, **kwargs: Any) -> None:
+        super().__init__(connection, **kwargs)
+        self._receivers: dict[str, tuple[str, bool, Callable[[KafkaMessage], None]]] = {}
+        self._prefetch_count = 0
+        self._unacknowledged: set[int] = set()
+
+    # Publishing
+
+    def prepare_message(
+        self,
+        body: Any,
+        priority: int | None = None,
+        content_type: str | None = None,
+        content_encoding: str | None = None,
+        headers: dict[str, Any] | None = None,
+        properties: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Prepare a message; `properties` may hold ``partition_key`` and ``partition``."""
+        return {
+            "body": body,
+            "content-type": content_type,
+            "content-encoding": content_encoding,
+            "headers": headers or {},
+            "properties": {"priority": priority, **(properties or {})},
+        }
+
+    def basic_publish(
+        self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any
+    ) -> None:
+        """Publish; returns once every in-sync replica has the message (``delivery_mode`` 2).
+
+        Raises:
+            KombuKafkaError: the message is not stored, or that is not known.
+        """
+        queues = self._lookup(exchange, routing_key) if exchange else [routing_key]
+        if not queues and message["properties"].get("delivery_mode") != TRANSIENT:
+            raise PublishError(
+                f"No queue is bound to the exchange {exchange!r} by {routing_key!r} on this "
+                f"connection, so the message would vanish: declare the queue before publishing."
+            )
+        for queue in queues:
+            self._put(queue, message)
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        properties = message["properties"]
+        body = message["body"]
+        key, partition = properties.get("partition_key"), properties.get("partition")
+        if partition is not None and (not isinstance(partition, int) or partition < 0):
+            raise PublishError(
+                f"The partition {partition!r} for a message to {queue} is not a partition number "
+                f"(0, 1, 2, …)."
+            )
+        try:
+            headers = encode_headers(
+                message["headers"], properties, message["content-type"],
+                message["content-encoding"],
+            )  # fmt: skip
+        except ValueError as exc:
+            raise PublishError(f"The message for {queue} can't be sent: {exc}.") from exc
+        producer.shared(self.connection.options).publish(
+            queue,
+            body.encode() if isinstance(body, str) else bytes(body),
+            key=_key(key, queue),
+            headers=headers,
+            partition=partition,
+            confirm=properties.get("delivery_mode") != TRANSIENT,
+        )
+
+    # Queues
+
+    def queue_declare(
+        self, queue: str | None = None, passive: bool = False, **kwargs: Any
+    ) -> virtual.base.queue_declare_ok_t:
+        """Declare a queue: its topic is declared in the inventory, or made by the brokers."""
+        return virtual.base.queue_declare_ok_t(queue, 0, 0)
+
+    def _purge(self, queue: str) -> int:
+        raise UnsupportedError(
+            f"Purging {queue} is not supported yet: stop its workers and move the group's offsets "
+            f"with kafka-consumer-groups.sh --reset-offsets --to-latest."
+        )
+
+    def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
+        raise UnsupportedError(
+            f"Deleting the queue {queue} would delete its topic: do that with kafka-topics.sh."
+        )
+
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> KafkaMessage | None:
+        """Fetching one message synchronously is not supported yet."""
+        raise UnsupportedError(
+            f"Getting single messages from {queue} is not supported yet: consume the queue."
+        )
+
+    # Consuming
+
+    def basic_consume(
+        self, queue: str, no_ack: bool, callback: Callable[[KafkaMessage], Any], consumer_tag: str,
+        **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """Consume this process's partitions of a queue.
+
+        Raises:
+            ConfigurationError: no partitions are bound.
+        """
+        self._consumers.add(consumer_tag)
+        self._tag_to_queue[consumer_tag] = queue
+        self._receivers[queue] = (consumer_tag, no_ack, callback)
+        self.connection.consume(self, queue)
+
+    def basic_cancel(self, consumer_tag: str) -> None:
+        """Consume a queue no longer."""
+        self._consumers.discard(consumer_tag)
+        queue: str | None = self._tag_to_queue.pop(consumer_tag, None)
+        if queue in self._receivers:
+            del self._receivers[queue]
+            self.connection.cancel(queue)
+
+    def can_consume(self) -> bool:
+        """Whether the prefetch limit lets another message out."""
+        return not self._prefetch_count or len(self._unacknowledged) < self._prefetch_count
+
+    def deliver(self, queue: str, delivery: Delivery) -> None:
+        """Hand a record to the queue's consumer; one that is no message becomes a dead letter."""
+        consumer_tag, no_ack, callback = self._receivers[queue]
+        record = delivery.record
+        self._unacknowledged.add(delivery.tag)
+        try:
+            envelope = decode(record.headers, record.value)
+        except UndecodableRecordError as exc:
+            logger.error(
+                "%s-%d at offset %d goes to the dead letter topic: %s.",
+                record.topic, record.partition, record.offset, exc,
+            )  # fmt: skip
+            self.dead_letter(delivery.tag, reason="undecodable", headers={"message": str(exc)})
+            return
+        message = KafkaMessage(delivery, envelope, self, queue, consumer_tag)
+        if no_ack:
+            self.basic_ack(delivery.tag)
+        callback(message)
+
+    def basic_qos(
+        self, prefetch_size: int = 0, prefetch_count: int = 0, apply_global: bool = False
+    ) -> None:
+        """Limit the number of unacknowledged messages of this channel; 0 is no limit."""
+        self._prefetch_count = prefetch_count
+
+    def basic_ack(self, delivery_tag: int, multiple: bool = False) -> None:
+        """Acknowledge: the record is done, and what waited for it may go."""
+        self._forget(delivery_tag)
+        if not self._inbox().settle(delivery_tag):
+            logger.warning("A late acknowledgement was dropped: its message is delivered again.")
+
+    def basic_reject(self, delivery_tag: int, requeue: bool = False) -> None:
+        """Reject: to the dead letter topic, or (`requeue`) delivered again in its place."""
+        if requeue:
+            self._forget(delivery_tag)
+            self._inbox().requeue(delivery_tag)
+        else:
+            self.dead_letter(delivery_tag, reason="rejected")
+
+    def dead_letter(
+        self, delivery_tag: int, *, reason: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Move a message to the dead letter topic, whole, then acknowledge it.
+
+        Returns at once; the message counts as done when the letter is confirmed, and until then
+        its partition waits where the ordering says so.
+
+        Arguments:
+            delivery_tag: names the message.
+            reason: why, in one word that programs can match.
+            headers: more to say, by name without the prefix ``dlq-``.
+        """
+        inbox = self._inbox()
+        delivery = inbox.find(delivery_tag)
+        if delivery is None:
+            return
+
+        def written() -> None:
+            self._forget(delivery_tag)
+            inbox.settle(delivery_tag)
+
+        self.connection.dead_letters.write(Letter(delivery.record, reason, headers or {}, written))
+
+    def close(self) -> None:
+        """Close the channel. What is unacknowledged stays so, and can still be acknowledged."""
+        if self.closed:
+            return
+        transport = self.connection
+        super().close()
+        self.connection = transport
+
+    def _inbox(self) -> Any:
+        return self.connection.consumer.inbox
+
+    def _forget(self, delivery_tag: int) -> None:
+        blocked = not self.can_consume()
+        self._unacknowledged.discard(delivery_tag)
+        if blocked:
+            self._inbox().wakeup.set()
+
+
+def _key(key: object, queue: str) -> bytes | None:
+    if key is None or isinstance(key, bytes):
+        return key
+    if isinstance(key, str | int):
+        return str(key).encode()
+    raise PublishError(
+        f"The partition key {key!r} for a message to {queue} is a {type(key).__name__}: use text."
+    )

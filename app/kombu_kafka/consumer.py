@@ -1,0 +1,312 @@
+"""The thread that owns the Kafka consumer.
+
+kafka-python's consumer is not thread-safe, so one thread makes, uses and closes it. It fills an
+:class:`~kombu_kafka.inbox.Inbox` and commits the watermarks that the inbox reports. Losing the
+brokers is weather: the client reconnects by itself, what is in flight stays, and commits are
+repeated until they work.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import queue
+import threading
+import time
+
+from kafka import KafkaConsumer
+from kafka.errors import AuthorizationError, KafkaError, RetriableError
+from kafka.structs import OffsetAndMetadata, TopicPartition
+
+from .errors import (
+    BrokerUnavailableError,
+    ConfigurationError,
+    KombuKafkaError,
+    PartitionNotFoundError,
+)
+from .inbox import Inbox
+from .journal import Journal, JournalIdentity
+from .options import Options
+from .order import make_order
+
+__all__ = ("Consumer",)
+
+logger = logging.getLogger(__name__)
+
+#: Milliseconds the thread waits for records before it looks at its other duties.
+POLL_MS = 100
+#: Seconds between two attempts after the brokers could not be reached.
+RETRY_SECONDS = 1.0
+#: Seconds between two warnings about the same trouble.
+WARN_EVERY = 10.0
+#: Seconds a commit may take before records are looked for again.
+COMMIT_SECONDS = 5.0
+#: Seconds for the last commit when the consumer ends.
+FINAL_COMMIT_SECONDS = 10.0
+
+#: The consumer that owns a partition in this process: a successor waits for its end.
+_owners: dict[tuple[str, TopicPartition], Consumer] = {}
+_owners_lock = threading.Lock()
+
+
+class Consumer:
+    """Consume partitions that are bound to this process.
+
+    Offsets: a partition starts at the group's committed offset, or at its beginning where there is
+    none, so that nothing queued before the first worker is passed over. What is committed is the
+    watermark, never past a record that is not done.
+
+    Arguments:
+        options: brokers, group, partitions, ordering, journal directory.
+
+    Attributes:
+        inbox: where records come out and acknowledgements go in.
+        error: why the consumer ended by itself, or None.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.inbox = Inbox(options.max_buffered)
+        self.error: KombuKafkaError | None = None
+        self._options = options
+        self._topics: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._positions: dict[TopicPartition, int] = {}
+        self._wanted: set[TopicPartition] = set()
+        self._claims: set[tuple[str, TopicPartition]] = set()
+        self._closing = threading.Event()
+        self._stop = threading.Event()
+        self._last_warning = 0.0
+        self._last_commit = 0.0
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="kombu-kafka-consumer", daemon=True)
+
+    # Called by the transport, from the event loop's thread
+
+    def consume(self, topic: str) -> None:
+        """Begin to consume this process's partitions of `topic`; returns at once.
+
+        Raises:
+            ConfigurationError: no partitions are bound.
+        """
+        if self._options.partitions is None:
+            raise ConfigurationError(
+                f"Nothing says which partitions of {topic} this process owns: set CUSTOM_PARTITION "
+                f"(or the transport option 'partitions'); sharing them in a group is not there yet."
+            )
+        self._wanted |= {TopicPartition(topic, number) for number in self._options.partitions}
+        self._topics.put(topic)
+        if not self._thread.is_alive():
+            atexit.register(self.join)
+            self._thread.start()
+
+    def positions(self) -> dict[tuple[str, int], int] | None:
+        """Where consumption of each bound partition began; None until all of them have."""
+        known = dict(self._positions)
+        if not self._wanted or self._wanted - known.keys():
+            return None
+        return {(tp.topic, tp.partition): offset for tp, offset in known.items()}
+
+    def close(self) -> None:
+        """Hand nothing out any more; go on committing until what is in flight is settled."""
+        self.inbox.close()
+        self._closing.set()
+
+    def join(self) -> None:
+        """End now: commit what is done, close the client. What is in flight will run again."""
+        if os.getpid() != self._pid:
+            return  # a forked child: the thread and its sockets are the parent's
+        self.close()
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(FINAL_COMMIT_SECONDS + 5)
+
+    # The thread
+
+    def _run(self) -> None:
+        client = None
+        try:
+            client = self._connect()
+            while client is not None and not self._stop.is_set():
+                self._step(client)
+                if self._closing.is_set() and not self.inbox.in_flight():
+                    break
+        except KombuKafkaError as exc:
+            self.error = exc
+        except Exception as exc:
+            logger.exception("Consuming %s failed; the connection is made anew.", self._names())
+            self.error = BrokerUnavailableError(f"Consuming {self._names()} failed ({exc!r}).")
+        finally:
+            self._finish(client)
+
+    def _connect(self) -> KafkaConsumer | None:
+        while not self._stop.is_set():
+            try:
+                return KafkaConsumer(
+                    bootstrap_servers=list(self._options.hosts),
+                    client_id=self._options.client_id,
+                    group_id=self._options.group_id,
+                    enable_auto_commit=False,
+                    auto_offset_reset="earliest",
+                    isolation_level="read_committed",
+                    allow_auto_create_topics=False,
+                    fetch_max_wait_ms=500,
+                    request_timeout_ms=10_000,
+                    reconnect_backoff_max_ms=1000,
+                    bootstrap_timeout_ms=int(self._options.connect_timeout * 1000),
+                )
+            except KafkaError as exc:
+                self._warn("No Kafka broker of %s answers (%s); trying again.",
+                           ", ".join(self._options.hosts), exc)  # fmt: skip
+                self._stop.wait(RETRY_SECONDS)
+        return None
+
+    def _step(self, client: KafkaConsumer) -> None:
+        """Do each duty once: new topics, records, commits."""
+        try:
+            while not self._closing.is_set() and not self._topics.empty():
+                topic = self._topics.get()
+                try:
+                    self._open(client, topic)
+                except RetriableError:
+                    self._topics.put(topic)
+                    raise
+            if self._closing.is_set():
+                self._stop.wait(POLL_MS / 1000)
+            else:
+                self._fetch(client)
+        except AuthorizationError as exc:
+            raise ConfigurationError(
+                f"This client may not consume {self._names()} as group {self._options.group_id} "
+                f"({type(exc).__name__}): grant it Read on both with kafka-acls.sh."
+            ) from exc
+        except RetriableError as exc:
+            self._warn("Kafka did not answer for %s (%s); going on.", self._names(), exc)
+            self._stop.wait(RETRY_SECONDS)
+        self._commit_if_due(client)
+
+    def _open(self, client: KafkaConsumer, topic: str) -> None:
+        """Assign and position this process's partitions of a topic."""
+        existing = client.partitions_for_topic(topic)
+        for number in self._options.partitions or ():
+            partition = TopicPartition(topic, number)
+            if partition in self._positions:
+                continue
+            if number not in existing:
+                raise PartitionNotFoundError(
+                    f"The topic {topic} has no partition {number}: it has {len(existing)}, "
+                    f"numbered from 0."
+                )
+            self._claim(partition)
+            client.assign([*client.assignment(), partition])
+            position = self._seek(client, partition)
+            self.inbox.open(partition, position, make_order(self._options.ordering),
+                            self._journal(client, partition))  # fmt: skip
+            self._positions[partition] = position
+            logger.info("Consuming %s-%d from offset %d.", topic, number, position)
+
+    def _seek(self, client: KafkaConsumer, partition: TopicPartition) -> int:
+        committed = client.committed(partition)
+        first = client.beginning_offsets([partition])[partition]
+        end = client.end_offsets([partition])[partition]
+        position: int = first if committed is None else committed
+        if position < first:
+            logger.warning(
+                "%d records of %s-%d were deleted by its retention before they were consumed: "
+                "starting at the first that is left, offset %d.",
+                first - position, partition.topic, partition.partition, first,
+            )  # fmt: skip
+            position = first
+        elif position > end:
+            logger.warning(
+                "The group %s committed offset %d of %s-%d, which ends at %d: the topic was made "
+                "anew or cut short; starting at its first record, offset %d.",
+                self._options.group_id, position, partition.topic, partition.partition, end, first,
+            )  # fmt: skip
+            position = first
+        client.seek(partition, position)
+        return position
+
+    def _journal(self, client: KafkaConsumer, partition: TopicPartition) -> Journal | None:
+        if self._options.state_directory is None:
+            return None
+        cluster = client._cluster  # the client's only way to the cluster's and the topic's ids
+        identity = JournalIdentity(
+            cluster=str(cluster.cluster_id),
+            group=self._options.group_id,
+            topic=partition.topic,
+            topic_id=str(cluster.topic_id(partition.topic)),
+            partition=partition.partition,
+        )
+        return Journal(self._options.state_directory, identity)
+
+    def _claim(self, partition: TopicPartition) -> None:
+        """Wait until an earlier consumer of this process has let go of the partition."""
+        claim = (self._options.group_id, partition)
+        while not self._stop.is_set():
+            with _owners_lock:
+                owner = _owners.get(claim)
+                if owner is None or not owner._thread.is_alive():
+                    _owners[claim] = self
+                    self._claims.add(claim)
+                    return
+            self._warn("Waiting for tasks of %s-%d begun over an earlier connection.",
+                       partition.topic, partition.partition)  # fmt: skip
+            owner._thread.join(POLL_MS / 1000)
+
+    def _fetch(self, client: KafkaConsumer) -> None:
+        congested, paused = self.inbox.congested(), client.paused()
+        client.pause(*(congested - paused))
+        client.resume(*(paused - congested))
+        for partition, records in client.poll(timeout_ms=POLL_MS).items():
+            self.inbox.push(partition, records, records[-1].offset + 1)
+        for partition in client.assignment():
+            # Past transaction markers and compacted records, which no poll returns.
+            position = client._subscription.assignment[partition].position
+            if position is not None:
+                self.inbox.push(partition, (), position.offset)
+
+    def _commit_if_due(self, client: KafkaConsumer) -> None:
+        now = time.monotonic()
+        if now - self._last_commit < self._options.commit_interval:
+            return
+        watermarks = self.inbox.uncommitted()
+        if not watermarks:
+            return
+        self._last_commit = now
+        self._commit(client, watermarks, COMMIT_SECONDS)
+
+    def _commit(
+        self, client: KafkaConsumer, watermarks: dict[TopicPartition, int], timeout: float
+    ) -> None:
+        offsets = {tp: OffsetAndMetadata(offset, "", -1) for tp, offset in watermarks.items()}
+        try:
+            client.commit(offsets, timeout_ms=int(timeout * 1000))
+        except KafkaError as exc:
+            self._warn("Offsets of %s are not committed (%s); it is tried again.",
+                       self._names(), exc)  # fmt: skip
+        else:
+            self.inbox.committed(watermarks)
+
+    def _finish(self, client: KafkaConsumer | None) -> None:
+        if client is not None:
+            watermarks = self.inbox.uncommitted()
+            if watermarks:
+                self._commit(client, watermarks, FINAL_COMMIT_SECONDS)
+            client.close(autocommit=False, timeout_ms=1000)
+        with _owners_lock:
+            for claim in self._claims:
+                if _owners.get(claim) is self:
+                    del _owners[claim]
+        if self.error is not None:
+            self.inbox.wakeup.set()
+        else:
+            self.inbox.release()
+
+    def _names(self) -> str:
+        return ", ".join(sorted(f"{tp.topic}-{tp.partition}" for tp in self._wanted))
+
+    def _warn(self, message: str, *args: object) -> None:
+        now = time.monotonic()
+        if now - self._last_warning >= WARN_EVERY:
+            self._last_warning = now
+            logger.warning(message, *args)

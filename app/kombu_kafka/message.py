@@ -1,0 +1,97 @@
+"""A message as kombu's consumers get it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kombu.message import Message as BaseMessage
+
+from .inbox import Delivery
+from .record import Envelope
+
+if TYPE_CHECKING:
+    from .channel import Channel
+
+__all__ = ("Message",)
+
+
+class Message(BaseMessage):
+    """One record, decoded.
+
+    Where it came from is in `delivery_info` and, since a pool's child sees only headers, in the
+    headers ``kafka_topic``, ``kafka_partition``, ``kafka_offset``, ``kafka_key`` (text, or None)
+    and ``kafka_timestamp`` (milliseconds since the epoch).
+
+    Arguments:
+        delivery: the record on its way.
+        envelope: its headers, decoded.
+        channel: the channel that delivers it.
+        queue: the queue it was consumed from.
+        consumer_tag: the consumer it is for.
+    """
+
+    def __init__(
+        self, delivery: Delivery, envelope: Envelope, channel: Channel, queue: str,
+        consumer_tag: str,
+    ) -> None:  # fmt: skip
+        record = delivery.record
+        key = None if record.key is None else record.key.decode(errors="replace")
+        position = {
+            "topic": record.topic,
+            "partition": record.partition,
+            "offset": record.offset,
+            "timestamp": record.timestamp,
+        }
+        headers = envelope.headers
+        headers.update({f"kafka_{name}": value for name, value in position.items()}, kafka_key=key)
+        properties: dict[str, Any] = {"priority": 0, **envelope.properties}
+        super().__init__(
+            body=record.value,
+            delivery_tag=delivery.tag,
+            content_type=envelope.content_type,
+            content_encoding=envelope.content_encoding,
+            headers=headers,
+            properties={**properties, "delivery_tag": delivery.tag},
+            delivery_info={
+                "exchange": "",
+                "routing_key": queue,
+                "redelivered": delivery.redelivered,
+                "consumer_tag": consumer_tag,
+                "partition_key": key,
+                **position,
+            },
+            channel=channel,
+        )
+        self._undecodable: Exception | None = self.errors[0][1] if self.errors else None
+
+    def decode(self) -> Any:
+        """Deserialize the body; the result is remembered.
+
+        Raises:
+            kombu.exceptions.DecodeError: the body is not what its content type says.
+            kombu.exceptions.ContentDisallowed: its content type is not accepted.
+        """
+        try:
+            return super().decode()
+        except Exception as exc:
+            self._undecodable = exc
+            raise
+
+    def ack(self, multiple: bool = False) -> None:
+        """Acknowledge the message.
+
+        A body that could not be decoded goes to the dead letter topic first: Celery acknowledges
+        such messages to be rid of them, and nothing may vanish.
+        """
+        if self._undecodable is None or self.acknowledged:
+            super().ack(multiple=multiple)
+            return
+        self.channel.dead_letter(
+            self.delivery_tag,
+            reason="undecodable",
+            headers={
+                "exception": type(self._undecodable).__name__,
+                "message": str(self._undecodable),
+            },
+        )
+        self._state = "ACK"

@@ -1,0 +1,110 @@
+"""Questions about topics, each answered in a limited time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kafka import KafkaAdminClient, KafkaConsumer
+from kafka.errors import KafkaError
+from kafka.structs import TopicPartition
+
+from .errors import BrokerUnavailableError, PartitionNotFoundError
+from .options import Options
+
+__all__ = ("PartitionLag", "lag", "partition_count", "partition_counts")
+
+#: Offset the group committed (None: none yet), and the offset after the partition's last record.
+PartitionLag = tuple[int | None, int]
+
+
+def partition_counts(options: Options) -> dict[str, int]:
+    """Return the number of partitions of each topic that isn't Kafka's own.
+
+    Raises:
+        BrokerUnavailableError: no broker answered within ``connect_timeout``.
+    """
+    with _admin(options) as admin:
+        names = [name for name in admin.list_topics() if not name.startswith("__")]
+        described = admin.describe_topics(names) if names else []
+        return {topic["name"]: len(topic["partitions"]) for topic in described}
+
+
+def partition_count(options: Options, topic: str) -> int:
+    """Return the number of partitions of a topic.
+
+    Raises:
+        PartitionNotFoundError: there is no such topic.
+        BrokerUnavailableError: no broker answered within ``connect_timeout``.
+    """
+    counts = partition_counts(options)
+    if topic not in counts:
+        raise PartitionNotFoundError(
+            f"The topic {topic} does not exist on {', '.join(options.hosts)}: create it, or queue "
+            f"a first task where the brokers create topics by themselves."
+        )
+    return counts[topic]
+
+
+def lag(options: Options, topic: str) -> dict[int, PartitionLag]:
+    """Return what ``options.group_id`` has committed of a topic, and where its partitions end.
+
+    Raises:
+        PartitionNotFoundError: there is no such topic.
+        BrokerUnavailableError: no broker answered within ``connect_timeout``.
+    """
+    count = partition_count(options, topic)
+    partitions = [TopicPartition(topic, number) for number in range(count)]
+    with _consumer(options) as consumer:
+        ends = consumer.end_offsets(partitions)
+        return {
+            partition.partition: (consumer.committed(partition), ends[partition])
+            for partition in partitions
+        }
+
+
+@contextmanager
+def _admin(options: Options) -> Iterator[KafkaAdminClient]:
+    with _reachable(options):
+        client = KafkaAdminClient(
+            bootstrap_servers=list(options.hosts),
+            client_id=options.client_id,
+            bootstrap_timeout_ms=int(options.connect_timeout * 1000),
+            request_timeout_ms=10_000,
+            reconnect_backoff_max_ms=1000,
+        )
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+@contextmanager
+def _consumer(options: Options) -> Iterator[KafkaConsumer]:
+    with _reachable(options):
+        client = KafkaConsumer(
+            bootstrap_servers=list(options.hosts),
+            client_id=options.client_id,
+            group_id=options.group_id,
+            enable_auto_commit=False,
+            bootstrap_timeout_ms=int(options.connect_timeout * 1000),
+            request_timeout_ms=10_000,
+            reconnect_backoff_max_ms=1000,
+            metrics_enabled=False,
+        )
+        try:
+            yield client
+        finally:
+            client.close(autocommit=False)
+
+
+@contextmanager
+def _reachable(options: Options) -> Iterator[None]:
+    try:
+        yield
+    except KafkaError as exc:
+        raise BrokerUnavailableError(
+            f"Kafka at {', '.join(options.hosts)} did not answer within "
+            f"{options.connect_timeout:g} seconds ({exc}): check the addresses and that the "
+            f"brokers are up."
+        ) from exc

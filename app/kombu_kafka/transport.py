@@ -1,0 +1,203 @@
+"""The kombu transport: ``Connection("kafka://…")``."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+from functools import cached_property
+from typing import Any
+
+import kafka
+from kafka.errors import KafkaError
+from kombu.transport import virtual
+
+from . import producer
+from .channel import Channel as KafkaChannel
+from .consumer import Consumer
+from .dead_letters import DeadLetterWriter
+from .errors import BrokerUnavailableError, PartitionNotFoundError, PublishError
+from .options import Options
+from .url import DEFAULT_PORT, mask_password
+
+__all__ = ("Transport",)
+
+logger = logging.getLogger(__name__)
+
+#: Messages handed out before the event loop gets its turn.
+BURST = 100
+
+
+class Transport(virtual.Transport):
+    """Apache Kafka as a broker.
+
+    A process's partitions are read by one consumer (and its thread) a connection; messages come
+    out of it on the event loop, or in :meth:`drain_events`.
+    """
+
+    Channel = KafkaChannel
+    can_parse_url = True
+    default_port = DEFAULT_PORT
+    driver_type = "kafka"
+    driver_name = "kafka-python"
+    connection_errors = (
+        *virtual.Transport.connection_errors, BrokerUnavailableError, KafkaError, OSError,
+    )  # fmt: skip
+    channel_errors = (*virtual.Transport.channel_errors, PublishError, PartitionNotFoundError)
+    implements = virtual.Transport.implements.extend(
+        asynchronous=True, exchange_type=frozenset(["direct", "topic"]), heartbeats=False
+    )
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        super().__init__(client, **kwargs)
+        self._channel_of: dict[str, KafkaChannel] = {}
+        self._loop: Any = None
+
+    @cached_property
+    def options(self) -> Options:
+        """Options of this connection, checked.
+
+        Raises:
+            ConfigurationError: the URL or an option is wrong.
+        """
+        return Options.of(self.client.hostname, self.client.transport_options)
+
+    @cached_property
+    def consumer(self) -> Consumer:
+        """The consumer of this connection; its thread starts with the first queue."""
+        return Consumer(self.options)
+
+    @cached_property
+    def dead_letters(self) -> DeadLetterWriter:
+        """Where records go that can't be processed."""
+        return DeadLetterWriter(self.options)
+
+    def driver_version(self) -> str:
+        """Return the version of Kafka's client."""
+        return str(kafka.__version__)
+
+    def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
+        """Return the broker URL as it may be shown."""
+        return uri if include_password else mask_password(uri, mask)
+
+    def establish_connection(self) -> Transport:
+        """Connect, or find the process's connection.
+
+        Raises:
+            ConfigurationError: the URL or an option is wrong.
+            BrokerUnavailableError: no broker answered within ``connect_timeout``.
+        """
+        producer.shared(self.options)
+        super().establish_connection()
+        return self
+
+    def close_connection(self, connection: Transport) -> None:
+        """Close; what is in flight may still be acknowledged until the process ends."""
+        self._unregister()
+        super().close_connection(connection)
+        if "consumer" in self.__dict__:
+            self.consumer.close()
+
+    def verify_connection(self, connection: Transport) -> bool:
+        """Whether the connection is of use: False once its consumer has failed."""
+        return "consumer" not in self.__dict__ or self.consumer.error is None
+
+    def positions(self) -> dict[tuple[str, int], int] | None:
+        """Where consumption of each bound partition began, by topic and partition.
+
+        Returns:
+            None until every bound partition is assigned and positioned.
+        """
+        return self.consumer.positions()
+
+    # Consuming
+
+    def consume(self, channel: KafkaChannel, queue: str) -> None:
+        """Have `channel` get what comes from `queue`."""
+        self._channel_of[queue] = channel
+        self.consumer.consume(queue)
+        self.consumer.inbox.wakeup.set()
+
+    def cancel(self, queue: str) -> None:
+        """Hand out nothing more of `queue`."""
+        self._channel_of.pop(queue, None)
+
+    def register_with_event_loop(self, connection: Transport, loop: Any) -> None:
+        """Deliver messages from Celery's event loop, when the consumer has some."""
+        self._loop = loop
+        loop.add_reader(self.consumer.inbox.wakeup.fd, self.on_readable, connection, loop)
+
+    def on_readable(self, connection: Transport, loop: Any) -> None:
+        """Deliver what may be worked on now.
+
+        A message that its consumer can't take (it raises) goes to the dead letter topic; anything
+        else would have it delivered, and the worker ended by it, for ever.
+
+        Raises:
+            KombuKafkaError: the consumer has failed.
+        """
+        self.consumer.inbox.wakeup.clear()
+        if self.consumer.error is not None:
+            raise self.consumer.error
+        for _ in range(BURST):
+            if not self._deliver_one(guarded=True):
+                return
+        self.consumer.inbox.wakeup.set()
+
+    def drain_events(self, connection: Transport, timeout: float | None = None) -> None:
+        """Deliver at least one message.
+
+        Arguments:
+            connection: this transport.
+            timeout: seconds to wait; None waits for ever.
+
+        Raises:
+            socket.timeout: nothing came in time.
+            KombuKafkaError: the consumer has failed.
+        """
+        wakeup = self.consumer.inbox.wakeup
+        while True:
+            wakeup.clear()
+            if self.consumer.error is not None:
+                raise self.consumer.error
+            if self._deliver_one(guarded=False):
+                wakeup.set()
+                return
+            readable, _, _ = select.select([wakeup.fd], [], [], timeout)
+            if not readable:
+                raise TimeoutError(f"no message within {timeout} seconds")
+
+    def _deliver_one(self, *, guarded: bool) -> bool:
+        if not self._channel_of or not all(
+            channel.can_consume() for channel in self._channel_of.values()
+        ):
+            return False
+        delivery = self.consumer.inbox.take(self._channel_of)
+        if delivery is None:
+            return False
+        queue = delivery.record.topic
+        channel = self._channel_of[queue]
+        try:
+            channel.deliver(queue, delivery)
+        except self.connection_errors:
+            raise
+        except Exception as exc:
+            if not guarded:
+                raise
+            record = delivery.record
+            logger.exception(
+                "%s-%d at offset %d goes to the dead letter topic: its consumer can't take it.",
+                record.topic, record.partition, record.offset,
+            )  # fmt: skip
+            channel.dead_letter(
+                delivery.tag,
+                reason="refused",
+                headers={"exception": type(exc).__name__, "message": str(exc)},
+            )
+        return True
+
+    def _unregister(self) -> None:
+        loop, self._loop = self._loop, None
+        if loop is not None and "consumer" in self.__dict__:
+            with contextlib.suppress(KeyError, OSError, ValueError):
+                loop.remove_reader(self.consumer.inbox.wakeup.fd)

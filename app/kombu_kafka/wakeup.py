@@ -1,0 +1,46 @@
+"""A descriptor that an event loop can wait on, set from any thread."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+__all__ = ("Wakeup",)
+
+
+class Wakeup:
+    """Readable from `set` until `clear`; a pipe, since eventfd is Linux's alone.
+
+    Attributes:
+        fd: what to wait on for reading.
+    """
+
+    def __init__(self) -> None:
+        self.fd, self._write_fd = os.pipe()
+        os.set_blocking(self.fd, False)
+        os.set_blocking(self._write_fd, False)
+        self._lock = threading.Lock()
+        self._is_set = False
+        self._closed = False
+
+    def set(self) -> None:
+        """Make the descriptor readable; does nothing if it is, or once closed."""
+        with self._lock:
+            if not self._is_set and not self._closed:
+                os.write(self._write_fd, b"\0")
+                self._is_set = True
+
+    def clear(self) -> None:
+        """Make the descriptor unreadable; what is set after this is not missed."""
+        with self._lock:
+            if self._is_set and not self._closed:
+                os.read(self.fd, 1)
+                self._is_set = False
+
+    def close(self) -> None:
+        """Close both ends."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.close(self.fd)
+                os.close(self._write_fd)
