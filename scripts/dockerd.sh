@@ -27,7 +27,7 @@ mount_cgroups() {
   local controller
   while read -r controller; do
     mkdir -p "/sys/fs/cgroup/$controller"
-    mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller" ||
+    mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller" 2>/dev/null ||
       rmdir "/sys/fs/cgroup/$controller"
   done < <(awk '!/^#/ && $4 == 1 {print $1}' /proc/cgroups)
   mkdir -p /sys/fs/cgroup/systemd
