@@ -68,10 +68,14 @@ class LocalBrokerError(Exception):
 def find_home(environ: Mapping[str, str] = os.environ) -> Path:
     """Return an unpacked Kafka: `KAFKA_HOME`, or `KAFKA_ARCHIVE` (by default the one built here), unpacked once."""
     if shutil.which("java") is None:
-        raise LocalBrokerError("Java is missing: install a Java 17 runtime (Debian: openjdk-17-jre-headless).")
+        raise LocalBrokerError(
+            "Java is missing: install a Java 17 runtime (Debian: openjdk-17-jre-headless)."
+        )
     if home := environ.get("KAFKA_HOME"):
         if not (Path(home) / "libs").is_dir():
-            raise LocalBrokerError(f"KAFKA_HOME={home} holds no libs/: it must name an unpacked Kafka archive.")
+            raise LocalBrokerError(
+                f"KAFKA_HOME={home} holds no libs/: it must name an unpacked Kafka archive."
+            )
         return Path(home)
     named = environ.get("KAFKA_ARCHIVE")
     archive = Path(named) if named else _built_archive()
@@ -106,15 +110,21 @@ def _unpack(archive: Path) -> Path:
             try:
                 with tarfile.open(archive) as tar:
                     # Debian 12's Python 3.11.2 has no filters yet.
-                    tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
+                    tar.extraction_filter = getattr(
+                        tarfile, "data_filter", lambda member, path: member
+                    )
                     tar.extractall(fresh)
                 fresh.rename(target)
             except (OSError, tarfile.TarError) as exc:
                 shutil.rmtree(fresh, ignore_errors=True)
-                raise LocalBrokerError(f"{archive} can't be unpacked ({exc}): build it again.") from exc
+                raise LocalBrokerError(
+                    f"{archive} can't be unpacked ({exc}): build it again."
+                ) from exc
     homes = [libs.parent for libs in target.glob("*/libs")]
     if len(homes) != 1:
-        raise LocalBrokerError(f"{archive} is not laid out as Kafka's archive: it holds no <version>/libs directory.")
+        raise LocalBrokerError(
+            f"{archive} is not laid out as Kafka's archive: it holds no <version>/libs directory."
+        )
     return homes[0]
 
 
@@ -169,12 +179,23 @@ class Node:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
 
+    def sees(self) -> set[int]:
+        """Ask this very node which brokers the cluster has."""
+        admin = KafkaAdminClient(bootstrap_servers=f"127.0.0.1:{self.port}")
+        try:
+            brokers: Sequence[Mapping[str, int]] = admin.describe_cluster()["brokers"]
+            return {broker["broker_id"] for broker in brokers}
+        finally:
+            admin.close()
+
     def log_tail(self, lines: int = 20) -> str:
         return processes.tail(self.log, lines)
 
     def _configure(self) -> None:
         replicas = min(3, len(self._cluster.nodes))
-        voters = ",".join(f"{node.id}@127.0.0.1:{node.controller_port}" for node in self._cluster.nodes)
+        voters = ",".join(
+            f"{node.id}@127.0.0.1:{node.controller_port}" for node in self._cluster.nodes
+        )
         properties = {
             "process.roles": "broker,controller",
             "node.id": self.id,
@@ -225,7 +246,9 @@ class Node:
             check=False,
         )
         if done.returncode != 0:
-            raise LocalBrokerError(f"Kafka's storage tool failed:\n{(done.stdout + done.stderr).strip()[-2000:]}")
+            raise LocalBrokerError(
+                f"Kafka's storage tool failed:\n{(done.stdout + done.stderr).strip()[-2000:]}"
+            )
 
     def _java(self, *command: str) -> list[str]:
         log4j = self._cluster.directory / "log4j2.yaml"
@@ -299,9 +322,11 @@ class LocalKafka:
         while True:
             for node in self.nodes:
                 if node.id in expected and not node.running:
-                    raise LocalBrokerError(f"Kafka node {node.id} ended while starting:\n{node.log_tail()}")
+                    raise LocalBrokerError(
+                        f"Kafka node {node.id} ended while starting:\n{node.log_tail()}"
+                    )
             try:
-                if expected <= self._answering():
+                if all(expected <= node.sees() for node in self.nodes if node.running):
                     return
             except KafkaError:
                 pass
@@ -319,7 +344,11 @@ class LocalKafka:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def create_topic(
-        self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None, timeout: float = 20
+        self,
+        name: str,
+        partitions: int = 1,
+        config: Mapping[str, str] | None = None,
+        timeout: float = 20,
     ) -> None:
         """Create a topic, replicated on up to three nodes, and wait until it can be used."""
         admin = self.admin()
@@ -338,18 +367,13 @@ class LocalKafka:
         """An admin client on this cluster; the caller closes it."""
         return KafkaAdminClient(bootstrap_servers=self.bootstrap, client_id="local-kafka")
 
-    def _answering(self) -> set[int]:
-        admin = self.admin()
-        try:
-            brokers: Sequence[Mapping[str, int]] = admin.describe_cluster()["brokers"]
-            return {broker["broker_id"] for broker in brokers}
-        finally:
-            admin.close()
-
     def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from kafka import KafkaAdminClient
+
 from scheduler.local_broker import LocalBrokerError, LocalKafka
 
 

@@ -1,0 +1,90 @@
+"""Making a Celery app that runs on Kafka: ours with a team's modules, or a team's own."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import Any
+
+from celery import Celery, signals
+from kombu.utils.imports import symbol_by_name
+
+import kombu_kafka
+from scheduler.preflight import refuse_bad_start
+from scheduler.readiness import say_stopping
+from scheduler.settings import Settings, SettingsError
+
+__all__ = ["configure", "create_app"]
+
+#: The base of all tasks; a name, so that it is imported when the first task is made.
+TASK_BASE = "scheduler.task:DeadLetterTask"
+
+
+def create_app(settings: Settings) -> Celery:
+    """Return the app that `settings` ask for: ours with a team's modules, or the team's own."""
+    if ":" in settings.app_modules[0]:
+        return configure(_own_app(settings.app_modules[0]), settings)
+    return configure(Celery("scheduler", include=list(settings.app_modules)), settings)
+
+
+def configure(celery: Celery, settings: Settings) -> Celery:
+    """Set a Celery app up for Kafka; its tasks must not have been made yet."""
+    kombu_kafka.register()
+    celery.task_cls = TASK_BASE
+    celery.conf.update(
+        broker_url=settings.broker_url,
+        broker_transport_options={
+            "group_id": settings.group_id,
+            "partitions": None if settings.partitions is None else list(settings.partitions),
+            "ordering": settings.ordering,
+            "dead_letter_topic": settings.dead_letter_topic,
+            "state_directory": settings.state_directory,
+            "connect_timeout": settings.connect_timeout,
+            "client_id": settings.unit or f"celery-{socket.gethostname()}",
+        },
+        # The preflight has just seen the brokers: from then on a lost broker is weather.
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        result_backend=settings.result_backend,
+        # Nothing is auto-detected, and nothing but JSON is ever unpickled.
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        task_default_queue=settings.topic,
+        # A record is done with when its task is: the order's gate and the offsets follow that.
+        task_acks_late=True,
+        # A child that died takes no task with it; scheduler.request counts, and stops at three.
+        task_reject_on_worker_lost=True,
+        # Failures and time limits do end a record: as dead letters, not as endless loops.
+        task_acks_on_failure_or_timeout=True,
+        # A partition has one owner: holding its records back from others helps nobody.
+        worker_prefetch_multiplier=0,
+        worker_enable_prefetch_count_reduction=False,
+        # The transport hands a partition to the next connection only when what the last one had
+        # in flight is settled: running tasks may finish.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        # A partition stands still until a dead child is noticed; its result is read before.
+        worker_lost_wait=2.0,
+        # Several workers start at once on small hosts: four seconds are too few then.
+        worker_proc_alive_timeout=60.0,
+    )
+    celery.conf.imports = (*celery.conf.imports, "scheduler.smoke_tasks")
+    logging.getLogger("kafka").setLevel(logging.WARNING)  # it tells every connection at INFO
+    celery.steps["consumer"].add("scheduler.readiness:Readiness")
+
+    def check(sender: Any, **_: Any) -> None:
+        refuse_bad_start(sender.app, settings)
+
+    signals.worker_init.connect(check, weak=False)
+    signals.worker_shutting_down.connect(say_stopping, weak=False)
+    return celery
+
+
+def _own_app(name: str) -> Celery:
+    try:
+        found = symbol_by_name(name)
+    except (ImportError, AttributeError, ValueError) as exc:
+        raise SettingsError(f"CELERY_APP_MODULE={name} can't be imported: {exc}.") from exc
+    if not isinstance(found, Celery):
+        raise SettingsError(f"CELERY_APP_MODULE={name} is no Celery app.")
+    return found

@@ -1,0 +1,76 @@
+"""What a worker checks before it starts: in a limited time, with one sentence for what is wrong."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from celery import Celery
+
+from kombu_kafka import topics
+from kombu_kafka.errors import BrokerUnavailableError, KombuKafkaError
+from kombu_kafka.options import Options
+from scheduler.settings import Settings
+
+__all__ = ["EX_CONFIG", "EX_UNAVAILABLE", "StartError", "check_worker", "refuse_bad_start"]
+
+#: From sysexits.h. A worker that ends with EX_CONFIG must be mended before it is started again …
+EX_CONFIG = 78
+#: … and one that ends with EX_UNAVAILABLE may be: brokers come back.
+EX_UNAVAILABLE = 69
+
+
+class StartError(Exception):
+    """A worker can't start; the message says why and what to do.
+
+    Attributes:
+        exit_code: What the process ends with.
+    """
+
+    def __init__(self, sentence: str, exit_code: int = EX_CONFIG) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
+
+
+def check_worker(app: Celery, settings: Settings) -> None:
+    """Raise `StartError` unless a worker of `app` can do its work under `settings`."""
+    if settings.partitions is None:
+        raise StartError(
+            "CUSTOM_PARTITION is not set: a worker owns partitions by number"
+            " (CUSTOM_PARTITION=0, or 0,4); sharing them in a group is not supported yet."
+        )
+    app.loader.import_default_modules()
+    early = sorted(name for name, task in app.tasks.items() if not task.acks_late)
+    if early:
+        raise StartError(
+            f"The task {early[0]} sets acks_late=False, so neither order nor its record could be"
+            " kept when it fails: remove that setting."
+        )
+    options = Options.of(settings.broker_url, app.conf.broker_transport_options)
+    try:
+        count = topics.partition_count(options, settings.topic)
+    except BrokerUnavailableError as exc:
+        raise StartError(str(exc), EX_UNAVAILABLE) from exc
+    except KombuKafkaError as exc:
+        raise StartError(str(exc)) from exc
+    absent = [number for number in settings.partitions if number >= count]
+    if absent:
+        raise StartError(
+            f"CUSTOM_PARTITION names partition {absent[0]}, but the topic {settings.topic} has"
+            f" {count} (0 to {count - 1}): grow the topic or correct the number."
+        )
+
+
+def refuse_bad_start(app: Celery, settings: Settings) -> None:
+    """End the process with one sentence if a worker can't start."""
+    try:
+        check_worker(app, settings)
+    except StartError as exc:
+        _end(str(exc), exc.exit_code)
+    except KombuKafkaError as exc:
+        _end(str(exc), EX_CONFIG)
+
+
+def _end(sentence: str, exit_code: int) -> NoReturn:
+    print(f"scheduler: {sentence}", file=sys.stderr, flush=True)
+    raise SystemExit(exit_code)

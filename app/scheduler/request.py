@@ -1,0 +1,252 @@
+"""The worker's side of a task: a record is done with only once its task succeeded or lies dead-lettered.
+
+All of this runs in the worker's main process, which outlives a child that was killed, ran out of
+memory or exceeded its time limit. Where Celery acknowledges (5.7):
+
+- success: `on_success`; a retry: `on_retry`, after the retry was published; `Ignore`, an expired
+  or revoked task: `acknowledge` directly. These stay plain acknowledgements.
+- the task raised: the child reports it, `on_success` calls `on_failure`, which acknowledges.
+- the hard time limit: billiard calls `on_failure` and then `on_timeout`; the first acknowledges.
+- the child died: `on_failure` with `WorkerLostError`.
+
+In the last three `_failure` is set while Celery's own handler runs, and what would acknowledge
+dead-letters instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from billiard.einfo import ExceptionWithTraceback
+from celery.exceptions import (
+    Ignore,
+    Reject,
+    Retry,
+    Terminated,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
+from celery.utils.log import get_logger
+from celery.worker import state
+from celery.worker.request import Request
+from kombu.asynchronous import get_event_loop
+
+__all__ = ["DELIVERY_LIMIT", "DeadLetterRequest", "Failure"]
+
+logger = get_logger(__name__)
+
+#: How often a record is tried whose task takes its child process down.
+DELIVERY_LIMIT = 3
+
+#: Kafka refuses large records, and a traceback's end says most.
+MAX_TRACEBACK = 8000
+MAX_MESSAGE = 1000
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a task will not run again.
+
+    Attributes:
+        reason: One word for programs: `exception`, `rejected`, `time-limit`, `worker-lost`.
+        exception: Name of the exception's class.
+        message: What the exception says.
+        traceback: Where it was raised, if the child could tell.
+    """
+
+    reason: str
+    exception: str
+    message: str
+    traceback: str = ""
+
+    def headers(self, worker: str) -> dict[str, str]:
+        """What the dead letter tells besides the record itself; the transport adds the prefix."""
+        told = {
+            "exception": self.exception,
+            "message": self.message[:MAX_MESSAGE],
+            "traceback": self.traceback[-MAX_TRACEBACK:],
+            "worker": worker,
+        }
+        return {name: text for name, text in told.items() if text}
+
+
+class DeadLetterRequest(Request):
+    """A request whose final failure dead-letters its record before anything is acknowledged."""
+
+    #: How often each record (topic, partition, offset) was given back, in this process's life.
+    _returns: ClassVar[dict[tuple[Any, Any, Any], int]] = {}
+
+    _failure: Failure | None = None
+    _gave_up = False
+
+    def on_failure(
+        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+    ) -> Any:
+        """The task raised, its child died, or its time was up."""
+        exc = _exception(exc_info)
+        if _lost(exc) and (state.should_terminate or self._already_cancelled):
+            state.task_ready(self)  # we killed it ourselves: unacknowledged, it comes again
+            return None
+        self._failure = _final(exc, exc_info)
+        try:
+            if isinstance(exc, MemoryError):
+                # Celery would raise it again, in the main process, and never acknowledge.
+                state.task_ready(self)
+                self.acknowledge()
+                return self._record_failure(exc, exc_info)
+            result = super().on_failure(exc_info, send_failed_event, return_ok)
+            if self._gave_up:
+                self._record_failure(exc, exc_info)
+            return result
+        finally:
+            # Also if the result backend could not be reached: or the partition would stand still.
+            self._settle()
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """The soft or the hard time limit was exceeded."""
+        if soft:
+            super().on_timeout(soft, timeout)
+            return
+        if state.should_terminate:
+            state.task_ready(self)  # stopping in haste: it stays unacknowledged and runs again
+            return
+        self._failure = Failure(
+            "time-limit", "TimeLimitExceeded", f"The task ran longer than {timeout} seconds."
+        )
+        try:
+            super().on_timeout(soft, timeout)
+        finally:
+            self._settle()
+
+    def acknowledge(self) -> None:
+        """Acknowledge the record, or dead-letter it if its task failed for good."""
+        self._returns.pop(self._record, None)
+        if self._failure is None:
+            super().acknowledge()
+        else:
+            self._dead_letter(self._failure)
+
+    def reject(self, requeue: bool = False) -> None:
+        """Give the record back, or (without `requeue`, or too often) dead-letter it."""
+        if self.acknowledged:
+            return
+        if requeue and not self._too_often():
+            super().reject(requeue=True)
+            return
+        self._dead_letter(self._failure or Failure("rejected", "Reject", ""))
+        self.send_event("task-rejected", requeue=False)
+
+    def _too_often(self) -> bool:
+        """Count a record that is given back because of a failure, and say when it is enough.
+
+        What the task itself gives back (`Reject(requeue=True)`) is not counted: it means to wait.
+        """
+        if self._failure is None:
+            return False
+        returns = self._returns[self._record] = self._returns.get(self._record, 0) + 1
+        self._gave_up = returns >= DELIVERY_LIMIT
+        if not self._gave_up:
+            logger.warning(
+                "Task %s[%s] (%s) runs again: delivery %d of %d.",
+                self.name,
+                self.id,
+                self._failure.reason,
+                returns + 1,
+                DELIVERY_LIMIT,
+            )
+        return self._gave_up
+
+    def _retry_worker_lost(self, exc: Any, exc_info: Any) -> bool:
+        """Publish a retry (`retry_on_worker_lost`); what it acknowledges is no final failure."""
+        failure, self._failure = self._failure, None
+        retried = bool(super()._retry_worker_lost(exc, exc_info))
+        if not retried:
+            self._failure = failure
+        return retried
+
+    def _success_was_stored(self) -> Any:
+        """The child died after its task had succeeded: then there was no failure."""
+        stored = super()._success_was_stored()
+        if stored:
+            self._failure = None
+        return stored
+
+    @property
+    def _record(self) -> tuple[Any, Any, Any]:
+        info = self.message.delivery_info
+        return info.get("topic"), info.get("partition"), info.get("offset")
+
+    def _record_failure(self, exc: BaseException, exc_info: Any) -> None:
+        """Store and announce a failure where Celery's own handler did not."""
+        self.task.backend.mark_as_failure(
+            self.id, exc, request=self._context, store_result=self.store_errors
+        )
+        self.send_event("task-failed", exception=repr(exc), traceback=str(exc_info.traceback))
+
+    def _settle(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None and not self.acknowledged and self.task.acks_late:
+            self._dead_letter(failure)
+
+    def _dead_letter(self, failure: Failure) -> None:
+        """Hand the record to the transport, which acknowledges it once its dead letter is safe."""
+        if self.acknowledged:
+            return
+        self.acknowledged = True
+        self._returns.pop(self._record, None)
+        hub = get_event_loop()
+        if hub is None:
+            self._send_dead_letter(failure)
+        else:  # as Celery does with acknowledgements: pools call back from threads of their own
+            hub.call_soon(self._send_dead_letter, failure)
+
+    def _send_dead_letter(self, failure: Failure) -> None:
+        message = self.message
+        logger.error(
+            "Task %s[%s] from topic %s, partition %s, offset %s becomes a dead letter: %s %s",
+            self.name,
+            self.id,
+            *self._record,
+            failure.reason,
+            failure.message,
+        )
+        try:
+            message.channel.dead_letter(
+                message.delivery_tag, reason=failure.reason, headers=failure.headers(self.hostname)
+            )
+        except self.connection_errors as exc:
+            # As with an acknowledgement: the record comes again on the next connection.
+            logger.critical("Task %s[%s] could not be dead-lettered: %r", self.name, self.id, exc)
+        else:
+            message._state = "REJECTED"
+
+
+def _exception(exc_info: Any) -> BaseException:
+    exc = exc_info.exception
+    if isinstance(exc, ExceptionWithTraceback):
+        exc = exc.exc
+    return exc  # type: ignore[no-any-return]
+
+
+def _lost(exc: BaseException) -> bool:
+    """Say whether the child is gone: billiard reports some exits as what ended the process."""
+    return isinstance(exc, (WorkerLostError, SystemExit, KeyboardInterrupt))
+
+
+def _final(exc: BaseException, exc_info: Any) -> Failure | None:
+    """Say why the task will not run again; None if it will, or if it was not meant to."""
+    message = str(exc)
+    if isinstance(exc, Reject):
+        if exc.requeue:
+            return None
+        reason, message = "rejected", str(exc.reason or "")
+    elif isinstance(exc, (Ignore, Retry, Terminated)):
+        return None
+    elif _lost(exc):
+        reason = "worker-lost"
+    elif isinstance(exc, TimeLimitExceeded):
+        reason, message = "time-limit", f"The task ran longer than {exc.args[0]} seconds."
+    else:
+        reason = "exception"
+    return Failure(reason, type(exc).__name__, message, str(exc_info.traceback or ""))

@@ -1,0 +1,133 @@
+"""What the environment says about this process, checked: one clear sentence for each fault."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kombu_kafka.errors import ConfigurationError
+from kombu_kafka.url import parse
+
+__all__ = ["ORDERINGS", "Settings", "SettingsError"]
+
+#: What may be kept in order: a whole partition, the tasks of one key, nothing.
+ORDERINGS = ("partition", "key", "none")
+
+#: The topic tasks go to where the broker URL names none.
+DEFAULT_TOPIC = "tasks"
+
+
+class SettingsError(Exception):
+    """A variable of the environment can't be used; the message says which, why, and what would do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of one process, worker or producer.
+
+    Attributes:
+        broker_url: `kafka://host:port,host:port//topic`.
+        topic: The topic the URL names: Celery's default queue.
+        result_backend: Where results go; None keeps no results.
+        partitions: The partitions this worker owns; None where it owns none.
+        ordering: One of `ORDERINGS`.
+        app_modules: Modules that hold tasks, or one `module:attribute` that is a Celery app.
+        group_id: The consumer group whose offsets say what is done.
+        dead_letter_topic: Where failed tasks go.
+        connect_timeout: Seconds after which brokers that don't answer count as unreachable.
+        state_directory: Where the transport keeps its journal; None keeps none.
+        unit: The systemd unit this process is, if it is one.
+    """
+
+    broker_url: str
+    topic: str = DEFAULT_TOPIC
+    result_backend: str | None = None
+    partitions: tuple[int, ...] | None = None
+    ordering: str = "none"
+    app_modules: tuple[str, ...] = ("scheduler.examples",)
+    group_id: str = "celery-group"
+    dead_letter_topic: str = "celery_tasks_dlq"
+    connect_timeout: float = 30.0
+    state_directory: str | None = None
+    unit: str | None = None
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Settings:
+        """Read the settings; raise `SettingsError` at the first that is wrong. Empty means unset."""
+        given = {name: value.strip() for name, value in environ.items() if value.strip()}
+        url = given.get("CELERY_BROKER_URL")
+        if url is None:
+            raise SettingsError(
+                "CELERY_BROKER_URL is not set: name the brokers,"
+                " for example kafka://kafka1:9092,kafka2:9092//tasks."
+            )
+        try:
+            topic = parse(url).topic or DEFAULT_TOPIC
+        except ConfigurationError as exc:
+            raise SettingsError(f"CELERY_BROKER_URL can't be used: {exc}") from exc
+        partitions = _partitions(given.get("CUSTOM_PARTITION"))
+        return cls(
+            broker_url=url,
+            topic=topic,
+            result_backend=given.get("CELERY_RESULT_BACKEND"),
+            partitions=partitions,
+            ordering=_ordering(given.get("CELERY_ORDERING"), bound=partitions is not None),
+            app_modules=_modules(given.get("CELERY_APP_MODULE", "scheduler.examples")),
+            group_id=given.get("CELERY_GROUP_ID", "celery-group"),
+            dead_letter_topic=given.get("CELERY_DEAD_LETTER_TOPIC", "celery_tasks_dlq"),
+            connect_timeout=_seconds(given.get("CELERY_CONNECT_TIMEOUT", "30")),
+            state_directory=given.get("STATE_DIRECTORY"),
+            unit=given.get("CELERY_UNIT"),
+        )
+
+
+def _partitions(value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    parts = [part.strip() for part in value.split(",")]
+    # isdecimal alone would let other scripts' digits pass.
+    if not all(part.isascii() and part.isdecimal() for part in parts):
+        raise SettingsError(
+            f"CUSTOM_PARTITION={value} is no list of partitions:"
+            " write one number (0) or several with commas between them (0,4)."
+        )
+    numbers = tuple(int(part) for part in parts)
+    if len(set(numbers)) != len(numbers):
+        raise SettingsError(f"CUSTOM_PARTITION={value} names a partition twice: name each once.")
+    return numbers
+
+
+def _ordering(value: str | None, *, bound: bool) -> str:
+    if value is None:
+        return "partition" if bound else "none"
+    if value not in ORDERINGS:
+        raise SettingsError(
+            f"CELERY_ORDERING={value} is unknown: it must be one of {', '.join(ORDERINGS)}."
+        )
+    return value
+
+
+def _modules(value: str) -> tuple[str, ...]:
+    modules = tuple(part.strip() for part in value.split(",") if part.strip())
+    if not modules:
+        raise SettingsError(
+            f"CELERY_APP_MODULE={value} names no module: write for example shop.tasks,shop.mail."
+        )
+    if len(modules) > 1 and any(":" in module for module in modules):
+        raise SettingsError(
+            f"CELERY_APP_MODULE={value} mixes a Celery app (module:attribute) with other modules:"
+            " name the app alone."
+        )
+    return modules
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 86400:
+        raise SettingsError(
+            f"CELERY_CONNECT_TIMEOUT={value} is no number of seconds: write for example 30."
+        )
+    return seconds
