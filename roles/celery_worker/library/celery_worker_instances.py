@@ -58,6 +58,7 @@ options:
 TEMPLATE = "celery-worker"
 WANTS = Path("/etc/systemd/system/multi-user.target.wants")
 STATE = Path("/var/lib/celery-worker")
+PROC = Path("/proc")
 PROPERTIES = "Id,ActiveState,SubState,Result,ExecMainStatus,MainPID,NRestarts,NeedDaemonReload"
 #: A unit that systemd has restarted this often since we started it is not going to come up.
 CRASHES = 3
@@ -98,10 +99,13 @@ Run = Callable[[list[str]], tuple[int, str, str]]
 class Workers:
     """The worker instances of this host."""
 
-    def __init__(self, run: Run, *, wants: Path = WANTS, state: Path = STATE) -> None:
+    def __init__(
+        self, run: Run, *, wants: Path = WANTS, state: Path = STATE, proc: Path = PROC
+    ) -> None:
         self._run = run
         self._wants = wants
         self._state = state
+        self._proc = proc
 
     def live(self) -> dict[str, Instance]:
         """Find every instance that runs, has failed, is enabled, or left a state directory."""
@@ -121,7 +125,7 @@ class Workers:
         shown = parse_show(self._systemctl("show", f"--property={PROPERTIES}", *units))
         for name, instance in shown.items():
             instance.enabled = name in enabled
-            instance.deployment = deployment_of(instance.pid)
+            instance.deployment = deployment_of(instance.pid, self._proc)
         return shown
 
     def leave(self, names: list[str]) -> None:
@@ -238,7 +242,7 @@ def parse_show(text: str) -> dict[str, Instance]:
     return found
 
 
-def deployment_of(pid: int, proc: Path = Path("/proc")) -> str:
+def deployment_of(pid: int, proc: Path) -> str:
     """Read from a running worker which deployment it was started with."""
     try:
         environment = (proc / str(pid) / "environ").read_bytes() if pid else b""

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-ROLE = Path(__file__).parents[3] / "roles" / "celery_worker"
-
-
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-placement = _load(ROLE / "filter_plugins" / "placement.py")
-
 hostnames = st.lists(
     st.from_regex(r"[a-z]{1,8}[0-9]{0,2}", fullmatch=True), min_size=1, max_size=9, unique=True
 )
 
 
-@given(st.integers(1, 60), hostnames)
+@pytest.fixture(scope="session")
+def placement(from_role: Callable[[str], ModuleType]) -> ModuleType:
+    return from_role("celery_worker/filter_plugins/placement.py")
+
+
+@given(partitions=st.integers(1, 60), hosts=hostnames)
 def test_every_partition_has_one_owner_and_loads_differ_by_one_at_most(
-    partitions: int, hosts: list[str]
+    placement: ModuleType, partitions: int, hosts: list[str]
 ) -> None:
     placed = placement.place(partitions, hosts)
 
@@ -43,19 +31,23 @@ def test_every_partition_has_one_owner_and_loads_differ_by_one_at_most(
     assert max(loads) - min(loads) <= 1
 
 
-@given(st.integers(1, 60), hostnames)
-def test_order_of_hosts_in_the_inventory_does_not_matter(partitions: int, hosts: list[str]) -> None:
+@given(partitions=st.integers(1, 60), hosts=hostnames)
+def test_order_of_hosts_in_the_inventory_does_not_matter(
+    placement: ModuleType, partitions: int, hosts: list[str]
+) -> None:
     assert placement.place(partitions, hosts[::-1]) == placement.place(partitions, hosts)
 
 
-def test_nine_partitions_over_three_hosts_are_three_each() -> None:
+def test_nine_partitions_over_three_hosts_are_three_each(placement: ModuleType) -> None:
     placed = placement.place(9, ["kafka1", "kafka2", "kafka3"])
 
     assert [len(its) for its in placed.values()] == [3, 3, 3]
 
 
 @pytest.mark.parametrize(("partitions", "hosts"), [(12, 3), (24, 5), (48, 8)])
-def test_adding_a_host_moves_little_more_than_its_share(partitions: int, hosts: int) -> None:
+def test_adding_a_host_moves_little_more_than_its_share(
+    placement: ModuleType, partitions: int, hosts: int
+) -> None:
     moved = 0
     for trial in range(20):
         names = [f"worker-{trial}-{n}" for n in range(hosts + 1)]
@@ -66,7 +58,7 @@ def test_adding_a_host_moves_little_more_than_its_share(partitions: int, hosts: 
     assert moved / 20 <= 2 * partitions / (hosts + 1)
 
 
-def test_growing_the_topic_leaves_most_partitions_where_they_are() -> None:
+def test_growing_the_topic_leaves_most_partitions_where_they_are(placement: ModuleType) -> None:
     moved = 0
     for trial in range(20):
         names = [f"worker-{trial}-{n}" for n in range(3)]
@@ -77,7 +69,7 @@ def test_growing_the_topic_leaves_most_partitions_where_they_are() -> None:
     assert moved / 20 <= 1
 
 
-def test_the_placement_never_changes_between_releases() -> None:
+def test_the_placement_never_changes_between_releases(placement: ModuleType) -> None:
     """A change here moves partitions on every deployed system: it must be meant."""
     assert placement.place(6, ["kafka1", "kafka2", "kafka3"]) == {
         "kafka1": [2, 5],
@@ -86,7 +78,7 @@ def test_the_placement_never_changes_between_releases() -> None:
     }
 
 
-def test_a_pinned_host_runs_its_pins_and_the_others_share_the_rest() -> None:
+def test_a_pinned_host_runs_its_pins_and_the_others_share_the_rest(placement: ModuleType) -> None:
     placed = placement.place(6, ["a", "b", "c"], {"a": [0, 4], "b": "auto"})
 
     assert placed["a"] == [0, 4]
@@ -94,7 +86,7 @@ def test_a_pinned_host_runs_its_pins_and_the_others_share_the_rest() -> None:
     assert len(placed["b"]) == 2
 
 
-def test_a_host_pinned_to_nothing_is_drained() -> None:
+def test_a_host_pinned_to_nothing_is_drained(placement: ModuleType) -> None:
     assert placement.place(2, ["a", "b"], {"a": []}) == {"a": [], "b": [0, 1]}
 
 
@@ -111,7 +103,7 @@ def test_a_host_pinned_to_nothing_is_drained() -> None:
     ],
 )
 def test_pins_that_cannot_be_are_refused_in_one_sentence(
-    pins: dict[str, object], said: str
+    placement: ModuleType, pins: dict[str, object], said: str
 ) -> None:
     with pytest.raises(placement.PlacementError) as refused:
         placement.place(3, ["a", "b"], pins)
@@ -124,20 +116,24 @@ def test_pins_that_cannot_be_are_refused_in_one_sentence(
 
 
 @pytest.mark.parametrize("partitions", [0, -1, "6", None, True])
-def test_a_number_of_partitions_that_cannot_be_is_refused(partitions: object) -> None:
+def test_a_number_of_partitions_that_cannot_be_is_refused(
+    placement: ModuleType, partitions: object
+) -> None:
     assert "celery_partitions is" in placement.fault(partitions, ["a"], {})
 
 
-def test_no_hosts_are_refused() -> None:
+def test_no_hosts_are_refused(placement: ModuleType) -> None:
     assert "celery_workers is empty" in placement.fault(6, [], {})
 
 
-def test_a_host_that_comes_and_goes_at_once_is_refused() -> None:
+def test_a_host_that_comes_and_goes_at_once_is_refused(placement: ModuleType) -> None:
     assert "Host b is in celery_workers and in" in placement.fault(6, ["a", "b"], {}, ["b"])
     assert placement.fault(6, ["a"], {}, ["b"]) == ""
 
 
-def test_a_host_that_vanished_from_the_inventory_is_named_with_its_partitions() -> None:
+def test_a_host_that_vanished_from_the_inventory_is_named_with_its_partitions(
+    placement: ModuleType,
+) -> None:
     records = [{"a": [0, 1], "b": [2]}, {"a": [0], "b": [5, 2], "c": []}]
 
     assert placement.lost(records, ["a"]) == {"b": [2, 5]}
