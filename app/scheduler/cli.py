@@ -25,7 +25,7 @@ from kombu_kafka.options import Options
 from scheduler.settings import Settings, SettingsError
 from scheduler.smoke import Progress, SmokeResult
 
-__all__ = ["main", "show_smoke", "smoke_with_bar"]
+__all__ = ["main"]
 
 stdout = Console()
 stderr = Console(stderr=True)
@@ -159,15 +159,16 @@ def lag(topic: str | None, as_json: bool) -> None:
 @_plain_errors
 def dev(partitions: int, app_name: str, demo: bool, tasks: int, logs: Path | None) -> None:
     """Run a whole system here: one broker, a worker for each partition. ^C removes it."""
-    from scheduler.dev import DevError, DevSystem
+    from scheduler.dev import DevSystem
     from scheduler.local_broker import LocalBrokerError
+    from scheduler.local_worker import LocalWorkerError
 
     try:
         with DevSystem(partitions, app_name, logs=logs) as system:
-            with stderr.status("Starting one Kafka broker …") as status:
-                system.start(lambda text: status.update(text))
+            with stderr.status("Starting …") as status:
+                system.start(status.update)
             if demo:
-                show_smoke(result := system.smoke(tasks, timeout=120))
+                show_smoke(result := smoke_with_bar(system.app, tasks, timeout=120))
                 if result.fault:
                     raise Failure(result.fault)
                 return
@@ -179,7 +180,7 @@ def dev(partitions: int, app_name: str, demo: bool, tasks: int, logs: Path | Non
                 soft_wrap=True,
             )
             system.supervise()
-    except (DevError, LocalBrokerError) as exc:
+    except (LocalBrokerError, LocalWorkerError) as exc:
         raise Failure(str(exc)) from exc
     except KeyboardInterrupt:
         stderr.print("Removed.")

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from scheduler import processes
-from scheduler.local_broker import LocalKafka
-from scheduler.settings import Settings
-from scheduler.smoke import SmokeResult
+from celery import Celery
 
-__all__ = ["DevError", "DevSystem"]
+from scheduler.factory import create_app
+from scheduler.local_broker import LocalBrokerError, LocalKafka
+from scheduler.local_worker import LocalWorker, LocalWorkerError
+from scheduler.settings import Settings
+
+__all__ = ["DevSystem"]
 
 #: Seconds for the workers to be ready: each imports the app, and small machines have few cores.
 START_TIMEOUT = 60.0
@@ -29,34 +26,8 @@ START_TIMEOUT = 60.0
 STOP_PATIENCE = 10.0
 
 
-class DevError(Exception):
-    """The local system can't go on; the message says why and shows the log."""
-
-
-@dataclass
-class _Worker:
-    partition: int
-    process: subprocess.Popen[bytes]
-    log: Path
-    notify: socket.socket
-    ready: bool = False
-
-    def look(self) -> None:
-        """Note readiness; complain about death."""
-        if self.process.poll() is not None:
-            raise DevError(
-                f"The worker of partition {self.partition} ended with code"
-                f" {self.process.returncode}:\n{processes.tail(self.log)}"
-            )
-        try:
-            while True:
-                self.ready |= b"READY=1" in self.notify.recv(4096)
-        except BlockingIOError:
-            pass
-
-
 class DevSystem:
-    """One broker and a worker for each partition.
+    """One broker and a worker for each partition; a context manager that removes them.
 
     Args:
         partitions: How many partitions, and workers.
@@ -66,96 +37,67 @@ class DevSystem:
 
     def __init__(self, partitions: int, app_name: str, *, logs: Path | None = None) -> None:
         self.kafka = LocalKafka()
-        self._partitions = partitions
-        self._app_name = app_name
-        self._directory = Path(tempfile.mkdtemp(prefix="scheduler-dev-"))
-        self.logs = logs or self._directory / "logs"
+        self._temporary = tempfile.TemporaryDirectory(prefix="scheduler-dev-")
+        self.logs = logs or Path(self._temporary.name)
         self.logs.mkdir(parents=True, exist_ok=True)
-        self._workers: list[_Worker] = []
+        self._settings = Settings.from_environ(
+            {"CELERY_BROKER_URL": self.kafka.url(), "CELERY_APP_MODULE": app_name}
+        )
+        self._workers = [
+            LocalWorker(
+                self.kafka.url(),
+                partition,
+                directory=self.logs,
+                environ={"CELERY_APP_MODULE": app_name},
+            )
+            for partition in range(partitions)
+        ]
+
+    @property
+    def app(self) -> Celery:
+        """A producer's app on this system."""
+        app = create_app(self._settings)
+        app.loader.import_default_modules()
+        return app
 
     def start(self, say: Callable[[str], object] = lambda text: None) -> None:
-        """Start all of it and wait until every worker consumes its partition."""
-        Settings.from_environ(self._environ(0))  # a bad --app is told before anything starts
+        """Start all of it and wait until every worker consumes its partition.
+
+        Raises:
+            LocalBrokerError: The broker does not start.
+            LocalWorkerError: A worker does not.
+        """
+        say("Starting one Kafka broker …")
         self.kafka.start()
-        self.kafka.create_topic("tasks", self._partitions)
+        self.kafka.create_topic("tasks", len(self._workers))
         self.kafka.create_topic("celery_tasks_dlq", 3, {"retention.ms": "604800000"})
-        say(f"Starting {self._partitions} workers …")
-        for partition in range(self._partitions):
-            self._workers.append(self._start_worker(partition))
+        say(f"Starting {len(self._workers)} workers …")
+        for worker in self._workers:
+            worker.start()
         deadline = time.monotonic() + START_TIMEOUT
-        while not all(worker.ready for worker in self._workers):
-            for worker in self._workers:
-                worker.look()
-            if time.monotonic() > deadline:
-                late = next(worker for worker in self._workers if not worker.ready)
-                raise DevError(
-                    f"The worker of partition {late.partition} was not ready within"
-                    f" {START_TIMEOUT:.0f} s:\n{processes.tail(late.log)}"
-                )
-            time.sleep(0.05)
-
-    def smoke(self, tasks: int, timeout: float) -> SmokeResult:
-        """Send tasks through the system and say what became of them."""
-        from scheduler.cli import smoke_with_bar
-        from scheduler.factory import create_app
-
-        app = create_app(Settings(broker_url=self.kafka.url()))
-        app.finalize()
-        app.loader.import_default_modules()
-        return smoke_with_bar(app, tasks, timeout)
+        for worker in self._workers:
+            worker.wait_ready(deadline - time.monotonic())
 
     def supervise(self) -> None:
-        """Watch the workers until one dies or somebody interrupts."""
+        """Watch until something dies or somebody interrupts."""
         while True:
             for worker in self._workers:
                 worker.look()
             for node in self.kafka.nodes:
                 if not node.running:
-                    raise DevError(f"The broker ended:\n{node.log_tail()}")
+                    raise LocalBrokerError(f"The broker ended:\n{node.log_tail()}")
             time.sleep(0.2)
 
     def stop(self) -> None:
         """End every process and remove what they left."""
         for worker in self._workers:
-            worker.process.terminate()
+            worker.terminate()
         for worker in self._workers:
-            processes.stop(worker.process, STOP_PATIENCE)
-            worker.notify.close()
-        self._workers.clear()
+            worker.stop(STOP_PATIENCE)
         self.kafka.stop()
-        shutil.rmtree(self._directory, ignore_errors=True)
-
-    def _start_worker(self, partition: int) -> _Worker:
-        notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        notify.setblocking(False)
-        notify.bind(str(self._directory / f"notify{partition}"))
-        environ = self._environ(partition)
-        Path(environ["STATE_DIRECTORY"]).mkdir(exist_ok=True)
-        log = self.logs / f"worker-{partition}.log"
-        command = [sys.executable, "-W", "ignore", "-m", "celery", "-A", "scheduler", "worker"]
-        with log.open("ab") as out:
-            process = subprocess.Popen(
-                [*command, "-n", f"worker-{partition}@%h", "-c", "1", "-l", "INFO"],
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # ^C is for us: we end them one by one
-                preexec_fn=processes.dies_with_parent(),
-            )
-        return _Worker(partition, process, log, notify)
-
-    def _environ(self, partition: int) -> dict[str, str]:
-        return {
-            **os.environ,
-            "CELERY_BROKER_URL": self.kafka.url(),
-            "CELERY_APP_MODULE": self._app_name,
-            "CELERY_UNIT": f"worker-{partition}",
-            "CUSTOM_PARTITION": str(partition),
-            "CELERY_ORDERING": "partition",
-            "STATE_DIRECTORY": str(self._directory / f"state{partition}"),
-            "NOTIFY_SOCKET": str(self._directory / f"notify{partition}"),
-        }
+        for worker in self._workers:
+            shutil.rmtree(worker.state, ignore_errors=True)
+        self._temporary.cleanup()
 
     def __enter__(self) -> Self:
         return self
@@ -166,4 +108,8 @@ class DevSystem:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if isinstance(error, (LocalBrokerError, LocalWorkerError)):
+            # Nothing that stopped will finish anything: no need to be patient.
+            for worker in self._workers:
+                worker.kill()
         self.stop()

@@ -113,7 +113,7 @@ def _unpack(archive: Path) -> Path:
                     tar.extraction_filter = getattr(
                         tarfile, "data_filter", lambda member, path: member
                     )
-                    tar.extractall(fresh)
+                    tar.extractall(fresh)  # noqa: S202 - our own archive
                 fresh.rename(target)
             except (OSError, tarfile.TarError) as exc:
                 shutil.rmtree(fresh, ignore_errors=True)

@@ -51,7 +51,7 @@ def say_stopping(**_: Any) -> None:
     notify("STOPPING=1", "STATUS=Finishing what is running.")
 
 
-class Readiness(bootsteps.StartStopStep):  # type: ignore[misc]
+class Readiness(bootsteps.StartStopStep):
     """Reports a worker's state for as long as its consumer runs."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)

@@ -77,6 +77,7 @@ class DeadLetterRequest(Request):
     #: How often each record (topic, partition, offset) was given back, in this process's life.
     _returns: ClassVar[dict[tuple[Any, Any, Any], int]] = {}
 
+    acknowledged: bool
     _failure: Failure | None = None
     _gave_up = False
 
