@@ -1,0 +1,240 @@
+"""What a request does with its record in each way a task can end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from billiard.einfo import ExceptionInfo
+from celery import Celery
+from celery.exceptions import (
+    Ignore,
+    Reject,
+    Retry,
+    Terminated,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
+from celery.worker import state
+from kafka.errors import KafkaTimeoutError
+
+from scheduler.factory import create_app
+from scheduler.request import DELIVERY_LIMIT, DeadLetterRequest
+from scheduler.settings import Settings
+
+
+@pytest.fixture
+def app() -> Iterator[Celery]:
+    app = create_app(Settings(broker_url="kafka://127.0.0.1:1//tasks", partitions=(0,)))
+
+    @app.task(name="work", shared=False)
+    def work() -> None:
+        pass
+
+    app.finalize()
+    yield app
+    DeadLetterRequest._returns.clear()
+    app.close()
+
+
+class Record:
+    """A request over a message that remembers what was done with it."""
+
+    def __init__(self, app: Celery, offset: int = 7) -> None:
+        self.fate: list[str] = []
+        self.letter: dict[str, Any] = {}
+        message = Mock(name="message", delivery_tag=1, content_type="application/json")
+        message.headers = {"id": "id-1", "task": "work", "kafka_offset": offset}
+        message.delivery_info = {"topic": "tasks", "partition": 0, "offset": offset}
+        message.properties = {}
+        message.body, message.payload = b"[[], {}, {}]", ([], {}, {})
+        message.content_encoding = "utf-8"
+        message.channel.dead_letter.side_effect = self._dead_letter
+        self.message = message
+        self.request = DeadLetterRequest(
+            message,
+            app=app,
+            hostname="worker-0@kafka1",
+            task=app.tasks["work"],
+            on_ack=lambda *_: self.fate.append("ack"),
+            on_reject=lambda _logger, _errors, requeue: self.fate.append(f"reject {requeue}"),
+            connection_errors=(OSError,),
+        )
+
+    def _dead_letter(self, tag: int, reason: str, headers: dict[str, str]) -> None:
+        self.fate.append("dead-letter")
+        self.letter = {"reason": reason, **headers}
+
+
+def _raised(exc: BaseException) -> ExceptionInfo:
+    try:
+        raise exc
+    except BaseException:  # noqa: BLE001 - SystemExit is one of the cases
+        return ExceptionInfo()
+
+
+def test_success_is_acknowledged(app: Celery) -> None:
+    record = Record(app)
+    record.request.on_success((False, "result", 0.1))
+    assert record.fate == ["ack"]
+
+
+@pytest.mark.parametrize(
+    ("exc", "reason", "message"),
+    [
+        (ValueError("no such order"), "exception", "no such order"),
+        (KafkaTimeoutError("unreachable"), "exception", "KafkaTimeoutError: unreachable"),
+        (MemoryError("no more"), "exception", "no more"),
+        (Reject("not mine", requeue=False), "rejected", "not mine"),
+    ],
+)
+def test_a_failure_is_dead_lettered_not_acknowledged(
+    app: Celery, exc: Exception, reason: str, message: str
+) -> None:
+    record = Record(app)
+    record.request.on_success((True, _raised(exc), 0.1))
+    assert record.fate == ["dead-letter"]
+    assert record.letter["reason"] == reason
+    assert record.letter["message"] == message
+    assert record.letter["exception"] == type(exc).__name__
+    assert record.letter["worker"] == "worker-0@kafka1"
+    assert type(exc).__name__ in record.letter["traceback"]
+    assert record.message._state == "REJECTED"
+
+
+@pytest.mark.parametrize("exc", [Retry("later"), Ignore(), Terminated("by an operator")])
+def test_what_is_not_final_is_acknowledged(app: Celery, exc: Exception) -> None:
+    record = Record(app)
+    record.request.on_success((True, _raised(exc), 0.1))
+    assert record.fate == ["ack"]
+
+
+def test_a_task_may_give_its_record_back_for_ever(app: Celery) -> None:
+    for _ in range(DELIVERY_LIMIT + 2):
+        record = Record(app)
+        record.request.on_success((True, _raised(Reject("wait", requeue=True)), 0.1))
+        assert record.fate == ["reject True"]
+
+
+def test_the_time_limit(app: Celery) -> None:
+    record = Record(app)
+    record.request.on_failure(_raised(TimeLimitExceeded(5)))  # billiard calls both
+    record.request.on_timeout(soft=False, timeout=5)
+    assert record.fate == ["dead-letter"]
+    assert record.letter["reason"] == "time-limit"
+    assert record.letter["message"] == "The task ran longer than 5 seconds."
+
+
+def test_the_soft_time_limit_is_the_tasks_own_affair(app: Celery) -> None:
+    record = Record(app)
+    record.request.on_timeout(soft=True, timeout=5)
+    assert record.fate == []
+
+
+@pytest.mark.parametrize("exc", [WorkerLostError("signal 9 (SIGKILL)"), SystemExit(3)])
+def test_a_lost_child_gets_three_deliveries(app: Celery, exc: BaseException) -> None:
+    for _ in range(DELIVERY_LIMIT - 1):
+        record = Record(app)
+        record.request.on_failure(_raised(exc))
+        assert record.fate == ["reject True"]
+    record = Record(app)
+    record.request.on_failure(_raised(exc))
+    assert record.fate == ["dead-letter"]
+    assert record.letter["reason"] == "worker-lost"
+    assert not DeadLetterRequest._returns
+
+
+def test_the_last_lost_child_is_recorded_as_a_failure(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marked = Mock()
+    monkeypatch.setattr(app.tasks["work"].backend, "mark_as_failure", marked)
+    for _ in range(DELIVERY_LIMIT):
+        assert not marked.called
+        Record(app).request.on_failure(_raised(WorkerLostError("gone")))
+    assert marked.called
+
+
+def test_a_success_between_resets_the_count(app: Celery) -> None:
+    Record(app).request.on_failure(_raised(WorkerLostError("gone")))
+    Record(app).request.on_success((False, None, 0.1))
+    assert not DeadLetterRequest._returns
+
+
+def test_records_are_counted_apart(app: Celery) -> None:
+    for offset in range(DELIVERY_LIMIT + 1):
+        record = Record(app, offset)
+        record.request.on_failure(_raised(WorkerLostError("gone")))
+        assert record.fate == ["reject True"]
+
+
+def test_a_task_that_must_not_run_twice_is_dead_lettered_at_once(app: Celery) -> None:
+    app.tasks["work"].reject_on_worker_lost = False
+    record = Record(app)
+    record.request.on_failure(_raised(WorkerLostError("gone")))
+    assert record.fate == ["dead-letter"]
+
+
+@pytest.mark.parametrize("exc", [WorkerLostError("gone"), SystemExit(1), TimeLimitExceeded(1)])
+def test_stopping_in_haste_leaves_the_record_for_the_next_start(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, exc: BaseException
+) -> None:
+    monkeypatch.setattr(state, "should_terminate", True)
+    record = Record(app)
+    if isinstance(exc, TimeLimitExceeded):
+        record.request.on_timeout(soft=False, timeout=1)
+    else:
+        record.request.on_failure(_raised(exc))
+    assert record.fate == []
+    assert not record.request.acknowledged
+
+
+def test_a_result_backend_that_is_down_does_not_hold_the_record(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        app.tasks["work"].backend, "mark_as_failure", Mock(side_effect=ConnectionError("down"))
+    )
+    record = Record(app)
+    with pytest.raises(ConnectionError):
+        record.request.on_timeout(soft=False, timeout=1)
+    assert record.fate == ["dead-letter"]
+
+
+def test_a_lost_connection_leaves_the_record_for_the_next_one(app: Celery) -> None:
+    record = Record(app)
+    record.message.channel.dead_letter.side_effect = OSError("connection lost")
+    record.request.on_success((True, _raised(ValueError("x")), 0.1))
+    assert record.fate == []
+
+
+def test_a_revoked_task_is_acknowledged(app: Celery) -> None:
+    record = Record(app)
+    state.revoked.add("id-1")
+    try:
+        assert record.request.revoked()
+    finally:
+        state.revoked.discard("id-1")
+    assert record.fate == ["ack"]
+
+
+def test_a_long_traceback_keeps_its_end(app: Celery) -> None:
+    record = Record(app)
+    info = _raised(ValueError("x"))
+    info.traceback = "a" * 100_000 + "the end"
+    record.request.on_success((True, info, 0.1))
+    assert record.letter["traceback"].endswith("the end")
+    assert len(record.letter["traceback"]) < 10_000
+
+
+def test_retry_after_a_lost_child_is_no_failure(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = app.tasks["work"]
+    monkeypatch.setattr(task, "retry_on_worker_lost", True, raising=False)
+    monkeypatch.setattr(type(task), "signature_from_request", Mock(), raising=False)
+    record = Record(app)
+    record.request.on_failure(_raised(WorkerLostError("gone")))
+    assert record.fate == ["ack"]
