@@ -27,7 +27,7 @@ down: tools  ## remove the containers and their network (kept, as caches: .venv,
 
 .PHONY: demo
 demo: archive  ## the same system as processes of yours, without Docker or root; ^C removes it
-	scheduler dev
+	scheduler dev --demo
 
 .PHONY: test
 test: lint unit integration molecule  ## the whole test suite
