@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Container, Iterable
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -89,7 +89,7 @@ class Inbox:
             self._lanes[partition] = _Lane(order, tracker, journal, committed=position)
 
     def push(
-        self, partition: TopicPartition, records: Iterable[ConsumerRecord], position: int
+        self, partition: TopicPartition, records: Sequence[ConsumerRecord], position: int
     ) -> None:
         """Take records in the order of their offsets; what the journal knows as done is skipped.
 
@@ -110,12 +110,13 @@ class Inbox:
                 lane.tracker.fetched(record.offset)
                 lane.order.push(record)
             lane.tracker.advance(position)
+        if records:
+            self.wakeup.set()
         if skipped:
             logger.info(
                 "Skipped %d records of %s-%d that the journal knows as done.",
                 skipped, partition.topic, partition.partition,
             )  # fmt: skip
-        self.wakeup.set()
 
     def congested(self) -> set[TopicPartition]:
         """Partitions that should not be fetched from for now."""

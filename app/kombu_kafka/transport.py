@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import select
+import time
 from functools import cached_property
 from typing import Any
 
@@ -156,6 +157,7 @@ class Transport(virtual.Transport):
             KombuKafkaError: the consumer has failed.
         """
         wakeup = self.consumer.inbox.wakeup
+        deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             wakeup.clear()
             if self.consumer.error is not None:
@@ -163,7 +165,8 @@ class Transport(virtual.Transport):
             if self._deliver_one(guarded=False):
                 wakeup.set()
                 return
-            readable, _, _ = select.select([wakeup.fd], [], [], timeout)
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            readable, _, _ = select.select([wakeup.fd], [], [], left)
             if not readable:
                 raise TimeoutError(f"no message within {timeout} seconds")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
@@ -65,7 +66,7 @@ def test_never_two_of_a_group_at_once_never_out_of_order_none_lost(
     while take() or out:
         if out:
             finish(0)
-    assert sorted(sum(finished.values(), [])) == list(range(len(keys)))
+    assert sorted(chain.from_iterable(finished.values())) == list(range(len(keys)))
     for group, offsets in finished.items():
         if group is not None:
             assert offsets == sorted(offsets)

@@ -1,0 +1,84 @@
+"""Connections to the session's broker, and a look at what lies in Kafka."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from kafka import KafkaConsumer
+from kafka.structs import TopicPartition
+from kombu import Connection
+
+from kombu_kafka import producer
+from kombu_kafka.options import Options
+from kombu_kafka.topics import lag
+from scheduler.local_broker import LocalKafka
+
+Connect = Callable[..., Connection]
+
+
+class Look:
+    """Questions to the broker that go past the transport."""
+
+    def __init__(self, kafka: LocalKafka) -> None:
+        self._kafka = kafka
+        self._options = Options.of(kafka.url(), {"connect_timeout": 10})
+
+    def records(self, topic: str) -> list[Any]:
+        """Everything that lies in a topic, in the order of its partitions and offsets."""
+        consumer = KafkaConsumer(bootstrap_servers=self._kafka.bootstrap, enable_auto_commit=False)
+        try:
+            numbers = consumer.partitions_for_topic(topic)
+            partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
+            if not partitions:
+                return []
+            consumer.assign(partitions)
+            consumer.seek_to_beginning()
+            ends = consumer.end_offsets(partitions)
+            found: list[Any] = []
+            while any(consumer.position(tp) < ends[tp] for tp in partitions):
+                for records in consumer.poll(timeout_ms=200).values():
+                    found.extend(records)
+            return sorted(found, key=lambda record: (record.partition, record.offset))
+        finally:
+            consumer.close()
+
+    def committed(self, topic: str) -> dict[int, int | None]:
+        """The group's committed offset of each partition."""
+        return {number: offset for number, (offset, _) in lag(self._options, topic).items()}
+
+
+def eventually(condition: Callable[[], Any], limit: float = 20) -> Any:
+    """Return what `condition` returns once that is true; fail after `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        if result := condition():
+            return result
+        time.sleep(0.05)
+    return pytest.fail(f"not so after {limit} seconds: {condition!r}")
+
+
+@pytest.fixture
+def look(kafka: LocalKafka) -> Look:
+    return Look(kafka)
+
+
+@pytest.fixture
+def connect(kafka: LocalKafka) -> Iterator[Connect]:
+    """Makes connections; all are ended with the test."""
+    made: list[Connection] = []
+
+    def make(url: str | None = None, **options: Any) -> Connection:
+        options = {"connect_timeout": 10, "commit_interval": 0.05, **options}
+        made.append(Connection(url or kafka.url(), transport_options=options))
+        return made[-1]
+
+    yield make
+    for connection in made:
+        transport = connection._transport
+        connection.release()
+        if transport is not None and "consumer" in transport.__dict__:
+            transport.consumer.join()
+    producer.close_all()
