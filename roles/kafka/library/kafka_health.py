@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import time
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kafka_tools import ToolError, Tools
+from ansible.module_utils.basic import AnsibleModule  # type: ignore[import-untyped]
+from ansible.module_utils.kafka_tools import ToolError, Tools  # type: ignore[import-untyped]
 
 DOCUMENTATION = """
 module: kafka_health
@@ -18,7 +18,7 @@ author: the project
 options:
   bootstrap_servers: {description: Every broker as host:port., type: list, elements: str, required: true}
   home: {description: Where Kafka is installed., type: path, required: true}
-  command_config: {description: The properties file of Kafka's tools., type: path, required: true}
+  command_config: {description: "The properties file of Kafka's tools; empty: none.", type: str, default: ""}
   timeout: {description: How many seconds to wait., type: int, default: 180}
 """
 
@@ -26,7 +26,6 @@ EXAMPLES = """
 - kafka_health:
     bootstrap_servers: [kafka1:9092, kafka2:9092]
     home: /opt/kafka/current
-    command_config: /etc/kafka/client.properties
 """
 
 RETURN = """
@@ -86,7 +85,7 @@ def main() -> None:
         argument_spec={
             "bootstrap_servers": {"type": "list", "elements": "str", "required": True},
             "home": {"type": "path", "required": True},
-            "command_config": {"type": "path", "required": True},
+            "command_config": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 180},
         },
         supports_check_mode=True,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kafka_tools import ToolError, Tools, Topic
+from ansible.module_utils.basic import AnsibleModule  # type: ignore[import-untyped]
+from ansible.module_utils.kafka_tools import ToolError, Tools, Topic  # type: ignore[import-untyped]
 
 DOCUMENTATION = """
 module: kafka_topics
@@ -17,7 +17,7 @@ author: the project
 options:
   bootstrap_servers: {description: Brokers as host:port., type: list, elements: str, required: true}
   home: {description: Where Kafka is installed., type: path, required: true}
-  command_config: {description: The properties file of Kafka's tools., type: path, required: true}
+  command_config: {description: "The properties file of Kafka's tools; empty: none.", type: str, default: ""}
   default_replication_factor: {description: For topics that name none., type: int, required: true}
   topics:
     description: The topics.
@@ -35,7 +35,6 @@ EXAMPLES = """
 - kafka_topics:
     bootstrap_servers: [kafka1:9092]
     home: /opt/kafka/current
-    command_config: /etc/kafka/client.properties
     default_replication_factor: 3
     topics:
       - name: tasks
@@ -123,7 +122,7 @@ def main() -> None:
         argument_spec={
             "bootstrap_servers": {"type": "list", "elements": "str", "required": True},
             "home": {"type": "path", "required": True},
-            "command_config": {"type": "path", "required": True},
+            "command_config": {"type": "str", "default": ""},
             "default_replication_factor": {"type": "int", "required": True},
             "topics": {
                 "type": "list",

@@ -34,10 +34,8 @@ def parse_topics(text: str) -> dict[str, Topic]:
     """
     topics: dict[str, Topic] = {}
     for line in text.splitlines():
-        fields = dict(
-            (name, value.strip())
-            for name, _, value in (part.partition(":") for part in line.strip().split("\t"))
-        )
+        parts = (part.partition(":") for part in line.strip().split("\t"))
+        fields = {name: value.strip() for name, _, value in parts}
         if "PartitionCount" in fields:
             topics[fields["Topic"]] = Topic(
                 partitions=int(fields["PartitionCount"]),
@@ -76,9 +74,10 @@ class Tools:
 
     home: str
     bootstrap_servers: list[str]
-    command_config: str
+    #: A properties file, where brokers want more than a connection; empty: none.
+    command_config: str = ""
 
-    def run(self, script: str, *arguments: str, config_flag: str = "--command-config") -> str:
+    def run(self, script: str, *arguments: str) -> str:
         """Runs ``bin/<script>`` and returns what it printed.
 
         Raises:
@@ -86,7 +85,9 @@ class Tools:
         """
         path = os.path.join(self.home, "bin", script)
         command = [path, "--bootstrap-server", ",".join(self.bootstrap_servers)]
-        command += [config_flag, self.command_config, *arguments]
+        if self.command_config:
+            command += ["--command-config", self.command_config]
+        command += arguments
         # JMX_PORT and the like belong to the broker.
         environment = {
             name: value
