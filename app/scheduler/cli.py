@@ -196,7 +196,9 @@ def smoke_with_bar(app: Any, tasks: int, timeout: float) -> SmokeResult:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with RichProgress(*columns, console=stderr, transient=True) as bar:
+    with RichProgress(
+        *columns, console=stderr, transient=True, disable=not stderr.is_terminal
+    ) as bar:
         return engine.run(app, tasks=tasks, timeout=timeout, progress=_on_bar(bar))
 
 

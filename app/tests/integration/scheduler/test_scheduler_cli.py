@@ -1,0 +1,142 @@
+"""The command `scheduler`, as people and scripts call it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scheduler.local_broker import LocalKafka
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+def _scheduler(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("scheduler")), *args],
+        env={**os.environ, "COLUMNS": "120", **environ},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+
+
+@pytest.fixture
+def modules() -> str:
+    return "scheduler.examples"
+
+
+def test_smoke_lag_and_topics(system: Any) -> None:
+    environ = {"CELERY_BROKER_URL": system.kafka.url(system.topic), "CELERY_GROUP_ID": system.topic}
+    for partitions in ((0, 1), (2, 3)):
+        system.worker(*partitions).start()
+    for worker in system.workers:
+        worker.wait_ready()
+    done = _scheduler("smoke", "--tasks", "42", "--timeout", "60", "--json", **environ)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["ok"]
+    parts = result["partitions"]
+    assert [part["done"] for part in parts] == [11, 11, 10, 10]
+    assert {part["units"][0] for part in parts} == {"worker-0-1", "worker-2-3"}
+    assert all(part["in_order"] and part["lag"] == 0 for part in parts)
+
+    table = _scheduler("smoke", "--tasks", "8", **environ)
+    assert table.returncode == 0, table.stderr
+    assert "in order" in table.stdout
+
+    lag = json.loads(_scheduler("lag", "--json", **environ).stdout)
+    assert [row["lag"] for row in lag["lag"]] == [0, 0, 0, 0]
+    counts = json.loads(_scheduler("topics", "--json", **environ).stdout)
+    assert counts[system.topic] == 4
+    assert "partition" in _scheduler("lag", **environ).stdout
+
+
+def test_smoke_says_what_is_missing(system: Any) -> None:
+    system.worker(0).start()
+    done = _scheduler(
+        "smoke",
+        "--tasks",
+        "8",
+        "--timeout",
+        "5",
+        CELERY_BROKER_URL=system.kafka.url(system.topic),
+        CELERY_GROUP_ID=system.topic,
+    )
+    assert done.returncode == 1
+    assert f"2 of 2 tasks of partition 1 of {system.topic} have not run" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environ", "code", "says"),
+    [
+        ({"CELERY_BROKER_URL": ""}, 2, "CELERY_BROKER_URL is not set"),
+        ({"CELERY_BROKER_URL": "amqp://x"}, 2, "does not start with kafka://"),
+        (
+            {"CELERY_BROKER_URL": "kafka://127.0.0.1:1//tasks", "CELERY_CONNECT_TIMEOUT": "1"},
+            1,
+            "did not answer within 1 seconds",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["lag", "topics", "smoke"])
+def test_faults_are_one_sentence(
+    command: str, environ: dict[str, str], code: int, says: str
+) -> None:
+    done = _scheduler(command, **environ)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert done.stderr.startswith("scheduler: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_dev_demo(kafka: LocalKafka) -> None:
+    """The fixture is here for its reason to skip: dev brings a broker of its own."""
+    done = _scheduler("dev", "--partitions", "2", "--demo", "--tasks", "20")
+    assert done.returncode == 0, done.stderr
+    assert "20 tasks in" in done.stdout
+    assert done.stdout.count("yes") == 2
+
+
+def test_dev_ends_with_interrupt_and_leaves_nothing(kafka: LocalKafka, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [str(Path(sys.executable).with_name("scheduler")), "dev", "--partitions", "1"],
+        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == "1 workers are ready. Your producers need:\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert list(tmp_path.iterdir()) == []
+    assert not _processes_of(tmp_path)
+
+
+def test_dev_refuses_an_app_that_is_not_there() -> None:
+    done = _scheduler("dev", "--partitions", "1", "--app", "no_such_module:app")
+    assert done.returncode == 2
+    assert "CELERY_APP_MODULE=no_such_module:app can't be imported" in done.stderr
+
+
+def _processes_of(directory: Path) -> list[str]:
+    """Command lines of processes that name a directory."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = entry.read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if str(directory) in command and str(os.getpid()) not in entry.parts:
+            found.append(command)
+    return found
