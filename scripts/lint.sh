@@ -32,8 +32,9 @@ lint "import-linter" lint-imports
 lint "yamllint" yamllint --strict .
 lint "ansible-lint" ansible-lint --profile production --offline -q --strict
 lint "shellcheck" shellcheck "${shell[@]}"
+lint "roles' READMEs" scripts/role_readme.py --check
 
 if ((${#failed[@]})); then
-  echo "lint: ${#failed[@]} of 7 failed: ${failed[*]}" >&2
+  echo "lint: ${#failed[@]} of 8 failed: ${failed[*]}" >&2
   exit 1
 fi
