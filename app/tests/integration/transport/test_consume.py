@@ -248,7 +248,7 @@ def test_a_letter_too_large_keeps_where_its_record_lies(
 ) -> None:
     letters = f"{topic}-dlq"
     kafka.create_topic(letters, 1)
-    connect().Producer().publish("x" * 1_048_400, routing_key=topic, partition=0)
+    connect().Producer().publish("x" * 1_048_300, routing_key=topic, partition=0)
     Reader(connect(partitions=[0], dead_letter_topic=letters), topic).read().reject()
     (letter,) = eventually(lambda: look.records(letters))
     about = dict(letter.headers)
@@ -316,7 +316,7 @@ def test_a_killed_process_repeats_only_what_was_in_flight(
     assert not look.committed(topic)[0]
     state = str(tmp_path) if journal else None
     reader = Reader(connect(partitions=[0], state_directory=state), topic)
-    seen = []
+    seen: list[int] = []
     while not seen or seen[-1] < 39:
         message = reader.read()
         seen.append(message.delivery_info["offset"])

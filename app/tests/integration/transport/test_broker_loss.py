@@ -1,0 +1,86 @@
+"""Losing brokers is weather: publishing and consuming go on, nothing is lost or out of order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kombu import Connection, Consumer, Queue
+
+from kombu_kafka import producer
+from kombu_kafka.errors import BrokerUnavailableError
+from scheduler.local_broker import LocalBrokerError, LocalKafka
+
+TOPIC = "tasks"
+COUNT = 400
+PARTITIONS = 3
+
+
+@pytest.fixture(scope="module")
+def cluster(kafka: LocalKafka) -> Iterator[LocalKafka]:
+    """Three brokers of our own: these tests kill them. (`kafka` says whether any can run.)"""
+    try:
+        cluster = LocalKafka(nodes=3).start(120)
+    except LocalBrokerError as exc:  # the session's broker ran, so this is a fault
+        pytest.fail(str(exc))
+    cluster.create_topic(TOPIC, PARTITIONS)
+    yield cluster
+    producer.close_all()
+    cluster.stop()
+
+
+class Publisher(threading.Thread):
+    """Publishes numbers, each again until it is confirmed, as Celery's publish retry does."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._url = url
+        self.confirmed: list[int] = []
+        self.errors = 0
+
+    def run(self) -> None:
+        with Connection(self._url) as connection:
+            publisher = connection.Producer()
+            number = 0
+            while number < COUNT:
+                try:
+                    publisher.publish(number, routing_key=TOPIC, partition=number % PARTITIONS)
+                except BrokerUnavailableError:
+                    self.errors += 1
+                    continue
+                self.confirmed.append(number)
+                number += 1
+
+
+def test_one_broker_of_three_is_killed_under_load(cluster: LocalKafka) -> None:
+    publisher = Publisher(cluster.url())
+    publisher.start()
+    consumed: dict[int, list[int]] = {number: [] for number in range(PARTITIONS)}
+    total = 0
+
+    def on_message(message: Any) -> None:
+        nonlocal total
+        consumed[message.delivery_info["partition"]].append(message.payload)
+        total += 1
+        message.ack()
+        if total == COUNT // 4:
+            cluster.nodes[0].kill()  # leads a partition and, as likely as not, the group's offsets
+
+    options = {"partitions": list(range(PARTITIONS)), "connect_timeout": 10}
+    with Connection(cluster.url(), transport_options=options) as connection:
+        with Consumer(connection.channel(), [Queue(TOPIC)], on_message=on_message):
+            while total < COUNT:
+                connection.drain_events(timeout=90)
+        transport = connection.transport
+    transport.consumer.join()
+    publisher.join(30)
+    assert publisher.confirmed == list(range(COUNT))
+    for partition, numbers in consumed.items():
+        expected = [number for number in range(COUNT) if number % PARTITIONS == partition]
+        if publisher.errors == 0:
+            assert numbers == expected
+        assert list(dict.fromkeys(numbers)) == expected
+    cluster.nodes[0].start()
+    cluster.wait()
