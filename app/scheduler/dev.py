@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -10,9 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from celery import Celery
-
-from scheduler.factory import create_app
+from scheduler.factory import create_app, import_tasks
 from scheduler.local_broker import LocalBrokerError, LocalKafka
 from scheduler.local_worker import LocalWorker, LocalWorkerError
 from scheduler.settings import Settings
@@ -36,13 +36,18 @@ class DevSystem:
     """
 
     def __init__(self, partitions: int, app_name: str, *, logs: Path | None = None) -> None:
+        sys.path.insert(0, os.getcwd())  # where `python -m celery` looks for a team's modules too
         self.kafka = LocalKafka()
         self._temporary = tempfile.TemporaryDirectory(prefix="scheduler-dev-")
         self.logs = logs or Path(self._temporary.name)
         self.logs.mkdir(parents=True, exist_ok=True)
-        self._settings = Settings.from_environ(
-            {"CELERY_BROKER_URL": self.kafka.url(), "CELERY_APP_MODULE": app_name}
+        #: A producer's app on this system.
+        self.app = create_app(
+            Settings.from_environ(
+                {"CELERY_BROKER_URL": self.kafka.url(), "CELERY_APP_MODULE": app_name}
+            )
         )
+        import_tasks(self.app)
         self._workers = [
             LocalWorker(
                 self.kafka.url(),
@@ -52,13 +57,6 @@ class DevSystem:
             )
             for partition in range(partitions)
         ]
-
-    @property
-    def app(self) -> Celery:
-        """A producer's app on this system."""
-        app = create_app(self._settings)
-        app.loader.import_default_modules()
-        return app
 
     def start(self, say: Callable[[str], object] = lambda text: None) -> None:
         """Start all of it and wait until every worker consumes its partition.

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import socket
+import traceback
 from typing import Any
 
 from celery import Celery, signals
 from kombu.utils.imports import symbol_by_name
 
 import kombu_kafka
-from scheduler.preflight import refuse_bad_start
+from scheduler.preflight import EX_CONFIG, end, is_celery_command, refuse_bad_start
 from scheduler.readiness import say_stopping
 from scheduler.settings import Settings, SettingsError
 
-__all__ = ["configure", "create_app"]
+__all__ = ["configure", "create_app", "import_tasks"]
 
 #: The base of all tasks; a name, so that it is imported when the first task is made.
 TASK_BASE = "scheduler.task:DeadLetterTask"
@@ -72,12 +73,40 @@ def configure(celery: Celery, settings: Settings) -> Celery:
     logging.getLogger("kafka").setLevel(logging.WARNING)  # it tells every connection at INFO
     celery.steps["consumer"].add("scheduler.readiness:Readiness")
 
-    def check(sender: Any, **_: Any) -> None:
-        refuse_bad_start(sender.app, settings)
+    def on_import(sender: Celery, **_: Any) -> None:
+        if sender is celery:
+            import_tasks(celery)
 
-    signals.worker_init.connect(check, weak=False)
+    def on_worker_init(sender: Any, **_: Any) -> None:
+        if sender.app is celery:
+            refuse_bad_start(celery, settings)
+
+    # Celery keeps these for ever, as it does the app.
+    signals.import_modules.connect(on_import, weak=False)
+    signals.worker_init.connect(on_worker_init, weak=False)
     signals.worker_shutting_down.connect(say_stopping, weak=False)
     return celery
+
+
+def import_tasks(celery: Celery) -> None:
+    """Import the modules that hold the app's tasks; in a worker a fault ends the process.
+
+    Raises:
+        SettingsError: One of them can't be imported.
+    """
+    for module in (*celery.conf.include, *celery.conf.imports):
+        try:
+            celery.loader.import_from_cwd(module)
+        except Exception as exc:
+            frame = traceback.extract_tb(exc.__traceback__)[-1]
+            where = "" if "<" in frame.filename else f" ({frame.filename}, line {frame.lineno})"
+            sentence = (
+                f"The module {module} of CELERY_APP_MODULE can't be imported:"
+                f" {type(exc).__name__}: {exc}{where}."
+            )
+            if is_celery_command():
+                end(sentence, EX_CONFIG)
+            raise SettingsError(sentence) from exc
 
 
 def _own_app(name: str) -> Celery:

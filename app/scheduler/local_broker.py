@@ -16,6 +16,7 @@ import tarfile
 import tempfile
 import time
 import uuid
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -291,6 +292,8 @@ class LocalKafka:
         self._owns_directory = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="local-kafka-"))
         self.directory.mkdir(parents=True, exist_ok=True)
+        if directory is None:  # also where it is never started, or never stopped
+            weakref.finalize(self, shutil.rmtree, self.directory, ignore_errors=True)
         self.nodes: list[Node] = []
         # Every node's configuration names the ports of all: make all of them before any starts.
         self.nodes.extend(Node(self, node_id) for node_id in range(1, nodes + 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from celery import Celery
@@ -12,7 +13,15 @@ from kombu_kafka.errors import BrokerUnavailableError, KombuKafkaError
 from kombu_kafka.options import Options
 from scheduler.settings import Settings
 
-__all__ = ["EX_CONFIG", "EX_UNAVAILABLE", "StartError", "check_worker", "refuse_bad_start"]
+__all__ = [
+    "EX_CONFIG",
+    "EX_UNAVAILABLE",
+    "StartError",
+    "check_worker",
+    "end",
+    "is_celery_command",
+    "refuse_bad_start",
+]
 
 #: From sysexits.h. A worker that ends with EX_CONFIG must be mended before it is started again …
 EX_CONFIG = 78
@@ -39,7 +48,6 @@ def check_worker(app: Celery, settings: Settings) -> None:
             "CUSTOM_PARTITION is not set: a worker owns partitions by number"
             " (CUSTOM_PARTITION=0, or 0,4); sharing them in a group is not supported yet."
         )
-    app.loader.import_default_modules()
     early = sorted(name for name, task in app.tasks.items() if not task.acks_late)
     if early:
         raise StartError(
@@ -66,11 +74,18 @@ def refuse_bad_start(app: Celery, settings: Settings) -> None:
     try:
         check_worker(app, settings)
     except StartError as exc:
-        _end(str(exc), exc.exit_code)
+        end(str(exc), exc.exit_code)
     except KombuKafkaError as exc:
-        _end(str(exc), EX_CONFIG)
+        end(str(exc), EX_CONFIG)
 
 
-def _end(sentence: str, exit_code: int) -> NoReturn:
+def is_celery_command() -> bool:
+    """Say whether this process runs Celery's command, which shows any exception as a traceback."""
+    command = Path(sys.argv[0])
+    return command.name == "celery" or command.parts[-2:] == ("celery", "__main__.py")
+
+
+def end(sentence: str, exit_code: int) -> NoReturn:
+    """End the process with one sentence."""
     print(f"scheduler: {sentence}", file=sys.stderr, flush=True)
     raise SystemExit(exit_code)

@@ -29,7 +29,7 @@ def test_kill(system: Any, tmp_path: Path) -> None:
     for kill in range(KILLS):
         worker.start()
         goal = (kill + 1) * TASKS // (KILLS + 1)
-        system.wait(f"{goal} tasks", lambda goal=goal: ledger.ended() >= goal)  # type: ignore[misc]
+        system.wait(f"{goal} tasks", lambda goal=goal: ledger.ended() >= goal)
         worker.kill()
         ledger.note("kill")
     assert ledger.ended() < TASKS, "the kills must hit a worker that works"

@@ -120,6 +120,7 @@ def test_a_worker_told_to_stop_finishes_its_task(system: Any, ledger: Ledger) ->
         ({"CUSTOM_PARTITION": "9"}, 78, "names partition 9, but the topic"),
         ({"CUSTOM_PARTITION": ""}, 78, "CUSTOM_PARTITION is not set"),
         ({"CELERY_APP_MODULE": "no_such:app"}, 78, "can't be imported"),
+        ({"CELERY_APP_MODULE": "no_such"}, 78, "The module no_such of CELERY_APP_MODULE"),
         (
             {"CELERY_BROKER_URL": "kafka://127.0.0.1:1//tasks", "CELERY_CONNECT_TIMEOUT": "1"},
             69,
