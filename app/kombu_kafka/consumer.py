@@ -42,6 +42,9 @@ RETRY_SECONDS = 1.0
 WARN_EVERY = 10.0
 #: Seconds a commit may take before records are looked for again.
 COMMIT_SECONDS = 5.0
+#: Seconds after which offsets are committed again although nothing was done: Kafka forgets those
+#: of a group without members after offsets.retention.minutes (7 days by default).
+RECOMMIT_SECONDS = 3600.0
 #: Seconds for the last commit when the consumer ends.
 FINAL_COMMIT_SECONDS = 10.0
 
@@ -76,7 +79,7 @@ class Consumer:
         self._closing = threading.Event()
         self._stop = threading.Event()
         self._last_warning = 0.0
-        self._last_commit = 0.0
+        self._last_commit = time.monotonic()
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="kombu-kafka-consumer", daemon=True)
 
@@ -198,14 +201,14 @@ class Consumer:
                 )
             self._claim(partition)
             client.assign([*client.assignment(), partition])
-            position = self._seek(client, partition)
+            committed = client.committed(partition)
+            position = self._seek(client, partition, committed)
             self.inbox.open(partition, position, make_order(self._options.ordering),
-                            self._journal(client, partition))  # fmt: skip
+                            self._journal(client, partition), committed)  # fmt: skip
             self._positions[partition] = position
             logger.info("Consuming %s-%d from offset %d.", topic, number, position)
 
-    def _seek(self, client: KafkaConsumer, partition: TopicPartition) -> int:
-        committed = client.committed(partition)
+    def _seek(self, client: KafkaConsumer, partition: TopicPartition, committed: int | None) -> int:
         first = client.beginning_offsets([partition])[partition]
         end = client.end_offsets([partition])[partition]
         position: int = first if committed is None else committed
@@ -266,13 +269,13 @@ class Consumer:
                 self.inbox.push(partition, (), position.offset)
 
     def _commit_if_due(self, client: KafkaConsumer) -> None:
-        now = time.monotonic()
-        if now - self._last_commit < self._options.commit_interval:
+        idle = time.monotonic() - self._last_commit
+        if idle < self._options.commit_interval:
             return
-        watermarks = self.inbox.uncommitted()
+        watermarks = self.inbox.watermarks(uncommitted=idle < RECOMMIT_SECONDS)
         if not watermarks:
             return
-        self._last_commit = now
+        self._last_commit = time.monotonic()
         self._commit(client, watermarks, COMMIT_SECONDS)
 
     def _commit(
@@ -289,7 +292,7 @@ class Consumer:
 
     def _finish(self, client: KafkaConsumer | None) -> None:
         if client is not None:
-            watermarks = self.inbox.uncommitted()
+            watermarks = self.inbox.watermarks(uncommitted=True)
             if watermarks:
                 self._commit(client, watermarks, FINAL_COMMIT_SECONDS)
             client.close(autocommit=False, timeout_ms=1000)

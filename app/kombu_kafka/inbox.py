@@ -81,12 +81,25 @@ class Inbox:
     # The consumer's side
 
     def open(
-        self, partition: TopicPartition, position: int, order: Order, journal: Journal | None
+        self,
+        partition: TopicPartition,
+        position: int,
+        order: Order,
+        journal: Journal | None,
+        committed: int | None = None,
     ) -> None:
-        """Begin a partition whose next record is at `position`."""
+        """Begin a partition whose next record is at `position`.
+
+        Arguments:
+            partition: which one.
+            position: offset of its next record.
+            order: in which its records go out.
+            journal: what is known as done, or None.
+            committed: the offset that Kafka has for the group, or None.
+        """
         with self._lock:
-            tracker = OffsetTracker(position)
-            self._lanes[partition] = _Lane(order, tracker, journal, committed=position)
+            told = -1 if committed is None else committed
+            self._lanes[partition] = _Lane(order, OffsetTracker(position), journal, told)
 
     def push(
         self, partition: TopicPartition, records: Sequence[ConsumerRecord], position: int
@@ -127,13 +140,13 @@ class Inbox:
                 if len(lane.order) >= self._max_buffered or len(lane.tracker) >= MAX_TRACKED
             }
 
-    def uncommitted(self) -> dict[TopicPartition, int]:
-        """Watermarks that Kafka has not been told."""
+    def watermarks(self, *, uncommitted: bool) -> dict[TopicPartition, int]:
+        """Where each partition's watermark is; with `uncommitted`, only those Kafka is not told."""
         with self._lock:
             return {
                 partition: lane.tracker.watermark
                 for partition, lane in self._lanes.items()
-                if lane.tracker.watermark > lane.committed
+                if not uncommitted or lane.tracker.watermark != lane.committed
             }
 
     def committed(self, watermarks: dict[TopicPartition, int]) -> None:
@@ -141,7 +154,7 @@ class Inbox:
         with self._lock:
             for partition, watermark in watermarks.items():
                 lane = self._lanes[partition]
-                lane.committed = max(lane.committed, watermark)
+                lane.committed = watermark
                 if lane.journal:
                     lane.journal.committed(watermark)
 

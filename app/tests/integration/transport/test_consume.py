@@ -264,10 +264,13 @@ def test_a_partition_that_does_not_exist(connect: Connect, topic: str) -> None:
         eventually(lambda: reader.connection.drain_events(timeout=1))
 
 
-def test_positions_tell_when_all_is_ready(connect: Connect, topic: str) -> None:
+def test_positions_tell_when_all_is_ready_and_lag_can_be_read_at_once(
+    connect: Connect, look: Look, topic: str
+) -> None:
     reader = Reader(connect(partitions=[0, 2]), topic)
     positions = eventually(reader.connection.transport.positions)
     assert positions == {(topic, 0): 0, (topic, 2): 0}
+    eventually(lambda: look.committed(topic) == {0: 0, 1: None, 2: 0, 3: None})
 
 
 def test_what_is_not_there_yet_says_so(connect: Connect, topic: str) -> None:

@@ -27,8 +27,12 @@ def _records(partition: TopicPartition, *offsets: int) -> list[Any]:
 
 def _inbox(ordering: str = "partition", journal: Journal | None = None) -> Inbox:
     inbox = Inbox(max_buffered=3)
-    inbox.open(TASKS, 0, make_order(ordering), journal)
+    inbox.open(TASKS, 0, make_order(ordering), journal, committed=0)
     return inbox
+
+
+def _uncommitted(inbox: Inbox) -> dict[TopicPartition, int]:
+    return inbox.watermarks(uncommitted=True)
 
 
 def test_strict_order_waits_for_the_acknowledgement() -> None:
@@ -37,9 +41,9 @@ def test_strict_order_waits_for_the_acknowledgement() -> None:
     first = inbox.take({"tasks"})
     assert first is not None
     assert inbox.take({"tasks"}) is None
-    assert inbox.uncommitted() == {}
+    assert _uncommitted(inbox) == {}
     assert inbox.settle(first.tag)
-    assert inbox.uncommitted() == {TASKS: 1}
+    assert _uncommitted(inbox) == {TASKS: 1}
     second = inbox.take({"tasks"})
     assert second is not None
     assert second.record.offset == 1
@@ -73,15 +77,25 @@ def test_a_late_acknowledgement_is_dropped() -> None:
     assert delivery is not None
     assert inbox.settle(delivery.tag)
     assert not inbox.settle(delivery.tag)
-    assert inbox.uncommitted() == {TASKS: 1}
+    assert _uncommitted(inbox) == {TASKS: 1}
 
 
 def test_a_commit_that_is_confirmed_is_not_repeated() -> None:
     inbox = _inbox()
     inbox.push(TASKS, (), 5)
-    assert inbox.uncommitted() == {TASKS: 5}
+    assert _uncommitted(inbox) == {TASKS: 5}
     inbox.committed({TASKS: 5})
-    assert inbox.uncommitted() == {}
+    assert _uncommitted(inbox) == {}
+
+
+def test_where_nothing_was_committed_the_beginning_is(  # or lag could not be read before a task
+) -> None:
+    inbox = Inbox(max_buffered=3)
+    inbox.open(TASKS, 7, make_order("none"), None, committed=None)
+    assert _uncommitted(inbox) == {TASKS: 7}
+    inbox.committed({TASKS: 7})
+    assert _uncommitted(inbox) == {}
+    assert inbox.watermarks(uncommitted=False) == {TASKS: 7}
 
 
 def test_a_full_partition_is_congested_until_it_drains() -> None:
@@ -107,7 +121,7 @@ def test_a_closed_inbox_gives_nothing_but_takes_acknowledgements() -> None:
     inbox.close()
     assert inbox.settle(delivery.tag)
     assert inbox.take({"tasks"}) is None
-    assert inbox.uncommitted() == {TASKS: 1}
+    assert _uncommitted(inbox) == {TASKS: 1}
 
 
 def test_what_the_journal_knows_is_skipped_unless_it_is_another_record(tmp_path: Path) -> None:
