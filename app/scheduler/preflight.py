@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from celery import Celery
+from kombu.utils.imports import symbol_by_name
 
 from kombu_kafka import topics
 from kombu_kafka.errors import BrokerUnavailableError, KombuKafkaError
 from kombu_kafka.options import Options
+from scheduler.request import DeadLetterRequest
 from scheduler.settings import Settings
 
 __all__ = [
@@ -48,12 +50,7 @@ def check_worker(app: Celery, settings: Settings) -> None:
             "CUSTOM_PARTITION is not set: a worker owns partitions by number"
             " (CUSTOM_PARTITION=0, or 0,4); sharing them in a group is not supported yet."
         )
-    early = sorted(name for name, task in app.tasks.items() if not task.acks_late)
-    if early:
-        raise StartError(
-            f"The task {early[0]} sets acks_late=False, so neither order nor its record could be"
-            " kept when it fails: remove that setting."
-        )
+    _check_tasks(app)
     options = Options.of(settings.broker_url, app.conf.broker_transport_options)
     try:
         count = topics.partition_count(options, settings.topic)
@@ -67,6 +64,20 @@ def check_worker(app: Celery, settings: Settings) -> None:
             f"CUSTOM_PARTITION names partition {absent[0]}, but the topic {settings.topic} has"
             f" {count} (0 to {count - 1}): grow the topic or correct the number."
         )
+
+
+def _check_tasks(app: Celery) -> None:
+    for name, task in sorted(app.tasks.items()):
+        if not task.acks_late:
+            raise StartError(
+                f"The task {name} sets acks_late=False, so neither order nor its record could be"
+                " kept when it fails: remove that setting."
+            )
+        if not issubclass(symbol_by_name(task.Request), DeadLetterRequest):
+            raise StartError(
+                f"The task {name} has a base class that is no scheduler.DeadLetterTask, so it"
+                " would be lost when it fails: derive that class from DeadLetterTask."
+            )
 
 
 def refuse_bad_start(app: Celery, settings: Settings) -> None:
