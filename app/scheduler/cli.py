@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
@@ -44,7 +45,8 @@ class Failure(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Print one sentence."""
-        stderr.print(f"[bold red]scheduler:[/] {self.message}", highlight=False, soft_wrap=True)
+        sentence = escape(self.message)  # a log's [brackets] are no markup
+        stderr.print(f"[bold red]scheduler:[/] {sentence}", highlight=False, soft_wrap=True)
 
 
 class Usage(Failure):

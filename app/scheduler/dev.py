@@ -20,7 +20,7 @@ from scheduler.settings import Settings
 __all__ = ["DevSystem"]
 
 #: Seconds for the workers to be ready: each imports the app, and small machines have few cores.
-START_TIMEOUT = 60.0
+START_TIMEOUT = 120.0
 
 #: Seconds a worker gets to finish what it runs when the system ends.
 STOP_PATIENCE = 10.0

@@ -307,7 +307,7 @@ class LocalKafka:
         """The broker URL for Celery."""
         return f"kafka://{','.join(self.bootstrap)}//{topic}"
 
-    def start(self, timeout: float = 60) -> Self:
+    def start(self, timeout: float = 120) -> Self:
         """Start all nodes and wait until every one of them serves."""
         try:
             for node in self.nodes:
@@ -318,7 +318,7 @@ class LocalKafka:
             raise
         return self
 
-    def wait(self, timeout: float = 60) -> None:
+    def wait(self, timeout: float = 120) -> None:
         """Wait until every running node has joined the cluster and answers."""
         expected = {node.id for node in self.nodes if node.running}
         deadline = time.monotonic() + timeout

@@ -102,7 +102,7 @@ class LocalWorker:
         except BlockingIOError:
             pass
 
-    def wait_ready(self, timeout: float = 60) -> None:
+    def wait_ready(self, timeout: float = 120) -> None:
         """Wait until it consumes its partitions."""
         deadline = time.monotonic() + timeout
         while not self.ready:
