@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export KAFKA_ARCHIVE := $(CURDIR)/.cache/kafka/kafka_2.13-4.3.0.tgz
 
 # A terminal gets colour and a progress bar; a pipe gets neither.
-TERMINAL := $(shell test -t 0 && test -t 1 && echo --interactive --tty --env TERM --env COLUMNS)
+TERMINAL := $(shell test -t 0 && test -t 1 && echo --interactive --tty || echo --env COLUMNS=120)
 
 .PHONY: help
 help:  ## show this
