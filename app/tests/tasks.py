@@ -28,9 +28,10 @@ def note(self: Task) -> None:
 
 
 @shared_task(bind=True, name="tests.fails")
-def fails(self: Task, text: str) -> None:
+def fails(self: Task, text: str, seconds: float = 0.0) -> None:
     """Fail for good."""
     _note(self, "fails")
+    time.sleep(seconds)
     raise ValueError(text)
 
 

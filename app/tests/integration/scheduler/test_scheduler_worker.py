@@ -112,6 +112,18 @@ def test_a_worker_told_to_stop_finishes_its_task(system: Any, ledger: Ledger) ->
     assert system.lag() == 0
 
 
+def test_a_task_that_fails_while_its_worker_stops_is_one_dead_letter(
+    system: Any, ledger: Ledger
+) -> None:
+    system.send("tests.fails", "too late", 2.0, partition=3)
+    worker = system.worker(3)
+    worker.start()
+    system.wait("a start", lambda: _events(ledger) == ["fails"])
+    assert worker.stop() == 0
+    assert system.lag() == 0
+    assert len(system.dead_letters()) == 1
+
+
 @pytest.mark.parametrize(
     ("environ", "code", "says"),
     [
