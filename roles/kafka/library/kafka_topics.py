@@ -12,6 +12,8 @@ module: kafka_topics
 short_description: Makes Kafka's topics, grows them and sets their configuration
 description:
   - One look at the cluster for all topics, since each of Kafka's tools takes a second or two to start.
+  - A topic that sets no min.insync.replicas gets one less than it has replicas, so that one may be away.
+    The same becomes the cluster's default, which Kafka 4 keeps as it was when the cluster was small.
   - Nothing is changed if any topic is declared smaller than it is.
 author: the project
 options:
@@ -81,6 +83,8 @@ def plan(
         name, partitions = topic["name"], topic["partitions"]
         replication = topic["replication_factor"] or default_replication_factor
         config = {key: config_value(value) for key, value in topic["config"].items()}
+        replicas = existing[name].replication_factor if name in existing else replication
+        config.setdefault("min.insync.replicas", str(max(1, replicas - 1)))
         if name not in existing:
             command = ["kafka-topics.sh", "--create", "--topic", name]
             command += ["--partitions", str(partitions), "--replication-factor", str(replication)]
@@ -150,6 +154,17 @@ def main() -> None:
         commands, lines, warnings = plan(
             declared, existing, module.params["default_replication_factor"]
         )
+        in_sync = str(max(1, module.params["default_replication_factor"] - 1))
+        if tools.broker_defaults().get("min.insync.replicas") != in_sync:
+            command = [
+                "kafka-configs.sh",
+                "--alter",
+                "--entity-type",
+                "brokers",
+                "--entity-default",
+            ]
+            commands.append([*command, "--add-config", f"min.insync.replicas={in_sync}"])
+            lines.append(f"configure the cluster: min.insync.replicas={in_sync} by default")
         for warning in warnings:
             module.warn(warning)
         if not module.check_mode:

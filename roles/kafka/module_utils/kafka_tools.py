@@ -59,6 +59,16 @@ def _parse_config(text: str) -> dict[str, str]:
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
+def parse_broker_defaults(text: str) -> dict[str, str]:
+    """Reads what ``kafka-configs.sh --describe --entity-default`` prints.
+
+    >>> parse_broker_defaults("Default configs for brokers in the cluster are:\\n"
+    ...     "  min.insync.replicas=2 sensitive=false synonyms={}\\n")
+    {'min.insync.replicas': '2'}
+    """
+    return dict(re.findall(r"(?m)^  ([a-z.]+)=(.*?) sensitive=", text))
+
+
 def parse_quorum(text: str) -> dict[str, int]:
     """Reads the numbers of ``kafka-metadata-quorum.sh describe --status``.
 
@@ -111,6 +121,11 @@ class Tools:
 
     def describe_topics(self) -> dict[str, Topic]:
         return parse_topics(self.run("kafka-topics.sh", "--describe"))
+
+    def broker_defaults(self) -> dict[str, str]:
+        """The cluster's own defaults, which count for more than server.properties."""
+        arguments = ("--describe", "--entity-type", "brokers", "--entity-default")
+        return parse_broker_defaults(self.run("kafka-configs.sh", *arguments))
 
     def quorum_status(self) -> dict[str, int]:
         return parse_quorum(self.run("kafka-metadata-quorum.sh", "describe", "--status"))
