@@ -1,9 +1,9 @@
 """Build a release on the controller: every wheel that a worker host installs, in one tar.
 
-The release is named by its content: the app's tree, its lock, the team's package, and the Python it
-is for. The same input gives the same name, and a release that is there already is not built again.
 In the tar are the wheels and a requirements.txt that pins each to the sha256 of the file beside it,
-so that a host installs exactly these, with no index and no network.
+so that a host installs exactly these, with no index and no network. The release is named by the tar's
+content. What it was made of (the app's tree, its lock, the team's package, the Python it is for)
+names the folder it is kept in, and while that is the same nothing is built again.
 
 Run by the role celery_app; by hand:
 
@@ -53,24 +53,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="where releases are kept")
     args = parser.parse_args(argv)
     try:
-        release, built = build(
+        archive, built = build(
             args.app, args.lock, args.package, args.root, args.python, args.output
         )
     except WheelhouseError as error:
         print(f"wheelhouse: {error}", file=sys.stderr)
         return 1
-    archive = (args.output / release / "wheelhouse.tar").resolve()
-    print(json.dumps({"release": release, "archive": str(archive), "built": built}))
+    release = hashlib.sha256(archive.read_bytes()).hexdigest()[:16]
+    print(json.dumps({"release": release, "archive": str(archive.resolve()), "built": built}))
     return 0
 
 
 def build(
     app: Path, lock: Path, package: str, root: Path, python: str, output: Path
-) -> tuple[str, bool]:
+) -> tuple[Path, bool]:
     """Build the release unless it is there.
 
     Returns:
-        The release's name, and whether it had to be built.
+        The release's tar, and whether it had to be built.
     """
     if not lock.is_file():
         raise WheelhouseError(f"There is no lock file {lock}: make it with 'make lock'.")
@@ -79,11 +79,10 @@ def build(
         work = Path(scratch)
         source = _copy(app, work / "app", ("tests",))
         team = _team(package, root, work / "team")
-        release = _name(source, lock, team, python)
-        final = output / release
-        if (final / "wheelhouse.tar").is_file():
-            final.touch()
-            return release, False
+        archive = output / _name(source, lock, team, python) / "wheelhouse.tar"
+        if archive.is_file():
+            archive.parent.touch()
+            return archive, False
         wheels = work / "wheels"
         own = _wheel(source, wheels, isolated=False)
         _download_locked(lock, wheels, python)
@@ -92,12 +91,12 @@ def build(
         (work / "release").mkdir()
         _pack(wheels, work / "release" / "wheelhouse.tar")
         try:
-            (work / "release").replace(final)
+            (work / "release").replace(archive.parent)
         except OSError:
-            if not (final / "wheelhouse.tar").is_file():  # another build was not faster
+            if not archive.is_file():  # another build was not faster
                 raise
     _prune(output)
-    return release, True
+    return archive, True
 
 
 def _team(package: str, root: Path, copy: Path) -> Path | str:
