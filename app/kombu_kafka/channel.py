@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.transport import virtual
 
-from . import producer
+from . import dead_letters, producer
 from .dead_letters import Letter
 from .errors import PublishError, UnsupportedError
 from .inbox import Delivery
@@ -217,7 +217,9 @@ class Channel(virtual.Channel):
             self._forget(delivery_tag)
             inbox.settle(delivery_tag)
 
-        self.connection.dead_letters.write(Letter(delivery.record, reason, headers or {}, written))
+        dead_letters.writer(self.connection.options).write(
+            Letter(delivery.record, reason, headers or {}, written)
+        )
 
     def close(self) -> None:
         """Close the channel. What is unacknowledged stays so, and can still be acknowledged."""

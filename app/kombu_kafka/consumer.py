@@ -16,12 +16,19 @@ import threading
 import time
 
 from kafka import KafkaConsumer
-from kafka.errors import AuthorizationError, KafkaError, RetriableError
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import (
+    AuthorizationError,
+    CorruptRecordError,
+    KafkaError,
+    RetriableError,
+    UnknownTopicOrPartitionError,
+)
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from .errors import (
-    BrokerUnavailableError,
     ConfigurationError,
+    ConsumerFailedError,
     KombuKafkaError,
     PartitionNotFoundError,
 )
@@ -29,6 +36,7 @@ from .inbox import Inbox
 from .journal import Journal, JournalIdentity
 from .options import Options
 from .order import make_order
+from .record import UNREADABLE
 
 __all__ = ("Consumer",)
 
@@ -45,6 +53,8 @@ COMMIT_SECONDS = 5.0
 #: Seconds after which offsets are committed again although nothing was done: Kafka forgets those
 #: of a group without members after offsets.retention.minutes (7 days by default).
 RECOMMIT_SECONDS = 3600.0
+#: Seconds a new connection waits for what an earlier one of the same process has begun.
+CLAIM_SECONDS = 300.0
 #: Seconds for the last commit when the consumer ends.
 FINAL_COMMIT_SECONDS = 10.0
 
@@ -129,17 +139,29 @@ class Consumer:
         client = None
         try:
             client = self._connect()
-            while client is not None and not self._stop.is_set():
+            while not (self._stop.is_set() or self._closing.is_set()):
                 self._step(client)
-                if self._closing.is_set() and not self.inbox.in_flight():
-                    break
         except KombuKafkaError as exc:
             self.error = exc
         except Exception as exc:
-            logger.exception("Consuming %s failed; the connection is made anew.", self._names())
-            self.error = BrokerUnavailableError(f"Consuming {self._names()} failed ({exc!r}).")
-        finally:
-            self._finish(client)
+            logger.exception("Consuming %s failed.", self._names())
+            self.error = ConsumerFailedError(
+                f"Consuming {self._names()} failed ({exc!r}): start this process again; what it "
+                f"had in flight will run again."
+            )
+        self.inbox.close()
+        self._settle(client)
+        self._let_go(client)
+        # The event loop may still wait on the inbox's descriptor.
+        while not (self._stop.is_set() or self._closing.wait(POLL_MS / 1000)):
+            pass
+        self.inbox.release()
+
+    def _settle(self, client: KafkaConsumer | None) -> None:
+        """Go on committing until nothing is in flight, so that no successor begins it again."""
+        while self.inbox.in_flight() and not self._stop.wait(POLL_MS / 1000):
+            if client is not None:
+                self._commit_if_due(client)
 
     def _connect(self) -> KafkaConsumer | None:
         while not self._stop.is_set():
@@ -166,17 +188,14 @@ class Consumer:
     def _step(self, client: KafkaConsumer) -> None:
         """Do each duty once: new topics, records, commits."""
         try:
-            while not self._closing.is_set() and not self._topics.empty():
+            while not self._topics.empty():
                 topic = self._topics.get()
                 try:
                     self._open(client, topic)
                 except RetriableError:
                     self._topics.put(topic)
                     raise
-            if self._closing.is_set():
-                self._stop.wait(POLL_MS / 1000)
-            else:
-                self._fetch(client)
+            self._fetch(client)
         except AuthorizationError as exc:
             raise ConfigurationError(
                 f"This client may not consume {self._names()} as group {self._options.group_id} "
@@ -190,6 +209,8 @@ class Consumer:
     def _open(self, client: KafkaConsumer, topic: str) -> None:
         """Assign and position this process's partitions of a topic."""
         existing = client.partitions_for_topic(topic)
+        if not existing:
+            raise UnknownTopicOrPartitionError(f"no broker knows the topic {topic}")
         for number in self._options.partitions or ():
             partition = TopicPartition(topic, number)
             if partition in self._positions:
@@ -204,7 +225,7 @@ class Consumer:
             committed = client.committed(partition)
             position = self._seek(client, partition, committed)
             self.inbox.open(partition, position, make_order(self._options.ordering),
-                            self._journal(client, partition), committed)  # fmt: skip
+                            self._journal(client, partition, committed), committed)  # fmt: skip
             self._positions[partition] = position
             logger.info("Consuming %s-%d from offset %d.", topic, number, position)
 
@@ -229,7 +250,9 @@ class Consumer:
         client.seek(partition, position)
         return position
 
-    def _journal(self, client: KafkaConsumer, partition: TopicPartition) -> Journal | None:
+    def _journal(
+        self, client: KafkaConsumer, partition: TopicPartition, committed: int | None
+    ) -> Journal | None:
         if self._options.state_directory is None:
             return None
         cluster = client._cluster  # the client's only way to the cluster's and the topic's ids
@@ -240,33 +263,62 @@ class Consumer:
             topic_id=str(cluster.topic_id(partition.topic)),
             partition=partition.partition,
         )
-        return Journal(self._options.state_directory, identity)
+        return Journal(self._options.state_directory, identity, committed)
 
     def _claim(self, partition: TopicPartition) -> None:
         """Wait until an earlier consumer of this process has let go of the partition."""
         claim = (self._options.group_id, partition)
+        deadline = time.monotonic() + CLAIM_SECONDS
         while not self._stop.is_set():
             with _owners_lock:
-                owner = _owners.get(claim)
-                if owner is None or not owner._thread.is_alive():
+                if claim not in _owners:
                     _owners[claim] = self
                     self._claims.add(claim)
                     return
+            if time.monotonic() > deadline:
+                raise ConsumerFailedError(
+                    f"Tasks of {partition.topic}-{partition.partition} begun over an earlier "
+                    f"connection were not finished within {CLAIM_SECONDS:g} seconds: start this "
+                    f"process again; they will run again."
+                )
             self._warn("Waiting for tasks of %s-%d begun over an earlier connection.",
                        partition.topic, partition.partition)  # fmt: skip
-            owner._thread.join(POLL_MS / 1000)
+            self._stop.wait(POLL_MS / 1000)
 
     def _fetch(self, client: KafkaConsumer) -> None:
         congested, paused = self.inbox.congested(), client.paused()
         client.pause(*(congested - paused))
         client.resume(*(paused - congested))
-        for partition, records in client.poll(timeout_ms=POLL_MS).items():
+        try:
+            fetched = client.poll(timeout_ms=POLL_MS)
+        except CorruptRecordError as exc:
+            self._pass_over(client, exc)
+            return
+        for partition, records in fetched.items():
             self.inbox.push(partition, records, records[-1].offset + 1)
         for partition in client.assignment():
             # Past transaction markers and compacted records, which no poll returns.
             position = client._subscription.assignment[partition].position
             if position is not None:
                 self.inbox.push(partition, (), position.offset)
+
+    def _pass_over(self, client: KafkaConsumer, exc: CorruptRecordError) -> None:
+        """Have a record that the client can't parse dead-lettered by where it lies.
+
+        Fetching it again would fail again, and the client would never get past it.
+        """
+        failed = client._fetcher._next_partition_records
+        if failed is None:
+            raise exc
+        partition = failed.topic_partition
+        offset = client._subscription.assignment[partition].position.offset
+        reason = (UNREADABLE, str(exc).encode())
+        record = ConsumerRecord(
+            partition.topic, partition.partition, -1, offset, -1, 0, None, None, [reason], None,
+            -1, -1, -1,
+        )  # fmt: skip
+        self.inbox.push(partition, [record], offset + 1)
+        client.seek(partition, offset + 1)
 
     def _commit_if_due(self, client: KafkaConsumer) -> None:
         idle = time.monotonic() - self._last_commit
@@ -290,7 +342,8 @@ class Consumer:
         else:
             self.inbox.committed(watermarks)
 
-    def _finish(self, client: KafkaConsumer | None) -> None:
+    def _let_go(self, client: KafkaConsumer | None) -> None:
+        """Commit what is done, close the client, and let a successor have the partitions."""
         if client is not None:
             watermarks = self.inbox.watermarks(uncommitted=True)
             if watermarks:
@@ -298,12 +351,8 @@ class Consumer:
             client.close(autocommit=False, timeout_ms=1000)
         with _owners_lock:
             for claim in self._claims:
-                if _owners.get(claim) is self:
-                    del _owners[claim]
-        if self.error is not None:
-            self.inbox.wakeup.set()
-        else:
-            self.inbox.release()
+                _owners.pop(claim, None)
+            self._claims.clear()
 
     def _names(self) -> str:
         return ", ".join(sorted(f"{tp.topic}-{tp.partition}" for tp in self._wanted))

@@ -7,7 +7,9 @@ confirmed by every in-sync replica; until then its partition waits.
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import queue
 import threading
 import time
@@ -16,14 +18,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaError, MessageSizeTooLargeError
+from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from . import producer
 from .errors import KombuKafkaError, PublishError
 from .options import Options
 from .record import Headers
 
-__all__ = ("HEADER_PREFIX", "DeadLetterWriter", "Letter", "letter_headers")
+__all__ = ("HEADER_PREFIX", "DeadLetterWriter", "Letter", "letter_headers", "writer")
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ HEADER_PREFIX = "dlq-"
 MAX_HEADER_BYTES = 16_384
 #: Seconds before a letter that was not confirmed is written again.
 RETRY_SECONDS = 1.0
+#: Seconds for what is unwritten when the process ends.
+DRAIN_SECONDS = 10.0
 #: Letters written before the confirmations are waited for.
 BATCH = 100
 
@@ -92,16 +96,31 @@ class DeadLetterWriter:
         self._letters: queue.SimpleQueue[Letter] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._unwritten = 0
+        self._pid = os.getpid()
 
     def write(self, letter: Letter) -> None:
         """Take a letter; ``letter.written`` is called, in another thread, once it is confirmed."""
-        self._letters.put(letter)
         with self._lock:
+            self._unwritten += 1
+            self._letters.put(letter)
             if self._thread is None:
+                # Exit handlers run last in, first out: so before the consumer's last commit.
+                atexit.register(self.drain, DRAIN_SECONDS)
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(
                     target=self._run, name="kombu-kafka-dead-letters", daemon=True
                 )
                 self._thread.start()
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until all letters are written, `timeout` seconds at most; return whether they are."""
+        if os.getpid() != self._pid:
+            return True  # a forked child: the letters are the parent's
+        deadline = time.monotonic() + timeout
+        while self._unwritten and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return not self._unwritten
 
     def _run(self) -> None:
         while True:
@@ -109,57 +128,65 @@ class DeadLetterWriter:
             while len(batch) < BATCH and not self._letters.empty():
                 batch.append(self._letters.get())
             while batch:
-                batch = self._attempt(batch)
+                try:
+                    self._attempt(batch)
+                except Exception as exc:  # noqa: BLE001 (whatever it was, the letters must not be lost)
+                    self._complain(batch, exc)
                 if batch:
                     time.sleep(RETRY_SECONDS)
 
-    def _attempt(self, batch: list[Letter]) -> list[Letter]:
-        """Write a batch; return what has to be written again."""
-        try:
-            client = producer.shared(self._options)
-        except KombuKafkaError as exc:
-            self._complain(batch, exc)
-            return batch
-        futures, failed = [], []
-        for letter in batch:
+    def _attempt(self, batch: list[Letter]) -> None:
+        """Write a batch; what is confirmed is taken out of it."""
+        client = producer.shared(self._options)
+        futures: list[tuple[Letter, Any]] = []
+        for letter in list(batch):
             try:
-                futures.append((letter, self._send(client, letter, whole=True)))
-            except KombuKafkaError as exc:
-                if isinstance(exc, PublishError) and self._send_without_value(client, letter):
-                    continue
-                self._complain([letter], exc)
-                failed.append(letter)
+                futures.append((letter, self._send(client, letter)))
+            except PublishError as exc:
+                self._shorten(client, batch, letter, exc)
         for letter, future in futures:
             try:
                 future.get(timeout=producer.DELIVERY_TIMEOUT_MS / 1000 + 5)
-            except MessageSizeTooLargeError as exc:
-                if not self._send_without_value(client, letter):
-                    self._complain([letter], exc)
-                    failed.append(letter)
+            except (MessageSizeTooLargeError, RecordListTooLargeError) as exc:
+                self._shorten(client, batch, letter, exc)
             except KafkaError as exc:
                 self._complain([letter], exc)
-                failed.append(letter)
             else:
-                letter.written()
-        return failed
+                self._confirmed(batch, letter)
 
-    def _send(self, client: producer.Producer, letter: Letter, *, whole: bool) -> Any:
-        headers = letter_headers(letter, time.time())
-        if not whole:
-            headers.append((HEADER_PREFIX + "value-omitted", b"too large"))
-        value = (letter.record.value or b"") if whole else b""
-        return client.send(
-            self._options.dead_letter_topic, value, key=letter.record.key, headers=headers
-        )
-
-    def _send_without_value(self, client: producer.Producer, letter: Letter) -> bool:
+    def _shorten(
+        self, client: producer.Producer, batch: list[Letter], letter: Letter, exc: Exception
+    ) -> None:
         """Keep at least where the record lies, when record and letter are too large together."""
-        try:
-            self._send(client, letter, whole=False).get(timeout=60)
-        except (KombuKafkaError, KafkaError):
-            return False
+        for omitted in (("value",), ("value", "key", "headers")):
+            try:
+                self._send(client, letter, omitted).get(timeout=60)
+            except (KombuKafkaError, KafkaError):
+                continue
+            self._confirmed(batch, letter)
+            return
+        self._complain([letter], exc)
+
+    def _confirmed(self, batch: list[Letter], letter: Letter) -> None:
+        batch.remove(letter)
         letter.written()
-        return True
+        with self._lock:
+            self._unwritten -= 1
+
+    def _send(
+        self, client: producer.Producer, letter: Letter, omitted: tuple[str, ...] = ()
+    ) -> Any:
+        record = letter.record
+        headers = letter_headers(letter, time.time())
+        if "headers" in omitted:
+            headers = headers[len(record.headers or ()) :]
+        headers += [(f"{HEADER_PREFIX}{part}-omitted", b"too large") for part in omitted]
+        return client.send(
+            self._options.dead_letter_topic,
+            b"" if "value" in omitted else record.value or b"",
+            key=None if "key" in omitted else record.key,
+            headers=headers,
+        )
 
     def _complain(self, letters: list[Letter], exc: Exception) -> None:
         record = letters[0].record
@@ -169,3 +196,23 @@ class DeadLetterWriter:
             len(letters), self._options.dead_letter_topic, record.topic, record.partition,
             record.offset, exc,
         )  # fmt: skip
+
+
+_writers: dict[Options, DeadLetterWriter] = {}
+_writers_lock = threading.Lock()
+
+
+def writer(options: Options) -> DeadLetterWriter:
+    """Return this process's writer for `options`."""
+    with _writers_lock:
+        if options not in _writers:
+            _writers[options] = DeadLetterWriter(options)
+        return _writers[options]
+
+
+def _after_fork_in_child() -> None:
+    global _writers, _writers_lock
+    _writers, _writers_lock = {}, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -6,6 +6,7 @@
     ├── ConfigurationError          fatal: mend the settings
     │   └── UnsupportedError        fatal: the transport does not do this (yet)
     ├── PartitionNotFoundError      fatal: the topic has no such partition
+    ├── ConsumerFailedError         fatal: this process must be started anew
     ├── PublishError                this message can't be stored as it is
     └── BrokerUnavailableError      recoverable: try again later
 
@@ -28,6 +29,7 @@ from kombu.exceptions import KombuError
 __all__ = (
     "BrokerUnavailableError",
     "ConfigurationError",
+    "ConsumerFailedError",
     "KombuKafkaError",
     "PartitionNotFoundError",
     "PublishError",
@@ -50,6 +52,10 @@ class UnsupportedError(ConfigurationError):
 
 class PartitionNotFoundError(KombuKafkaError):
     """A partition was named that the topic does not have."""
+
+
+class ConsumerFailedError(KombuKafkaError):
+    """Consuming ended in a way that only a new process is sure to mend."""
 
 
 class PublishError(KombuKafkaError):

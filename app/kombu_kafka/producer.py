@@ -119,6 +119,12 @@ class Producer:
         except KafkaError as exc:
             raise publish_error(exc, topic, partition) from exc
 
+    @property
+    def failed(self) -> bool:
+        """Whether the client can send nothing more (it lost its place in its sequence for good)."""
+        transactions = self._client._transaction_manager
+        return transactions is not None and bool(transactions.has_fatal_error())
+
     def flush(self, timeout: float) -> None:
         """Wait until what was sent is confirmed or has failed, `timeout` seconds at most."""
         self._client.flush(timeout=timeout)
@@ -150,6 +156,9 @@ def shared(options: Options) -> Producer:
     """
     with _lock:
         producer = _producers.get(options)
+        if producer is not None and producer.failed:
+            _producers.pop(options).close(timeout=1)
+            producer = None
         if producer is None:
             producer = _producers[options] = Producer(options)
         return producer

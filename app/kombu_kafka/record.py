@@ -16,6 +16,7 @@ from typing import Any
 __all__ = (
     "DEFAULT_CONTENT_ENCODING",
     "DEFAULT_CONTENT_TYPE",
+    "UNREADABLE",
     "Envelope",
     "Headers",
     "UndecodableRecordError",
@@ -29,6 +30,9 @@ Headers = list[tuple[str, bytes]]
 DEFAULT_CONTENT_TYPE = "application/json"
 #: What a record without the header ``content-encoding`` is taken for.
 DEFAULT_CONTENT_ENCODING = "utf-8"
+
+#: Header of what stands in for a record that Kafka's client can't parse.
+UNREADABLE = "dlq-unreadable"
 
 _CONTENT_TYPE = "content-type"
 _CONTENT_ENCODING = "content-encoding"
@@ -119,7 +123,7 @@ def decode(headers: Iterable[tuple[str, bytes | None]] | None, value: bytes | No
         UndecodableRecordError: the record is no message.
     """
     if value is None:
-        raise UndecodableRecordError("the record has no value (a tombstone), so no message body")
+        raise UndecodableRecordError(_no_value(dict(headers or ())))
     texts = {name: _text(name, raw) for name, raw in headers or ()}
     as_json = set(filter(None, texts.pop(_JSON_HEADERS, "").split(",")))
     envelope = Envelope(
@@ -135,6 +139,13 @@ def decode(headers: Iterable[tuple[str, bytes | None]] | None, value: bytes | No
     if "task" in envelope.headers:
         _check_task(envelope.headers)
     return envelope
+
+
+def _no_value(headers: Mapping[str, bytes | None]) -> str:
+    unreadable = headers.get(UNREADABLE)
+    if unreadable is None:
+        return "the record has no value (a tombstone), so no message body"
+    return f"Kafka's client can't read the record ({unreadable.decode(errors='replace')})"
 
 
 def _text(name: str, raw: bytes | None) -> str:

@@ -10,13 +10,11 @@ from functools import cached_property
 from typing import Any
 
 import kafka
-from kafka.errors import KafkaError
 from kombu.transport import virtual
 
 from . import producer
 from .channel import Channel as KafkaChannel
 from .consumer import Consumer
-from .dead_letters import DeadLetterWriter
 from .errors import BrokerUnavailableError, PartitionNotFoundError, PublishError
 from .options import Options
 from .url import DEFAULT_PORT, mask_password
@@ -41,9 +39,7 @@ class Transport(virtual.Transport):
     default_port = DEFAULT_PORT
     driver_type = "kafka"
     driver_name = "kafka-python"
-    connection_errors = (
-        *virtual.Transport.connection_errors, BrokerUnavailableError, KafkaError, OSError,
-    )  # fmt: skip
+    connection_errors = (*virtual.Transport.connection_errors, BrokerUnavailableError)
     channel_errors = (*virtual.Transport.channel_errors, PublishError, PartitionNotFoundError)
     implements = virtual.Transport.implements.extend(
         asynchronous=True, exchange_type=frozenset(["direct", "topic"]), heartbeats=False
@@ -67,11 +63,6 @@ class Transport(virtual.Transport):
     def consumer(self) -> Consumer:
         """The consumer of this connection; its thread starts with the first queue."""
         return Consumer(self.options)
-
-    @cached_property
-    def dead_letters(self) -> DeadLetterWriter:
-        """Where records go that can't be processed."""
-        return DeadLetterWriter(self.options)
 
     def driver_version(self) -> str:
         """Return the version of Kafka's client."""
@@ -183,6 +174,7 @@ class Transport(virtual.Transport):
         try:
             channel.deliver(queue, delivery)
         except self.connection_errors:
+            self.consumer.inbox.requeue(delivery.tag)
             raise
         except Exception as exc:
             if not guarded:

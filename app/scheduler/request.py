@@ -230,6 +230,14 @@ def _exception(exc_info: Any) -> BaseException:
     return exc  # type: ignore[no-any-return]
 
 
+def _text(value: object) -> str:
+    """What `value` says; an exception's own __str__ may raise, and its record must be settled."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001
+        return f"(a {type(value).__name__} that can't be shown)"
+
+
 def _lost(exc: BaseException) -> bool:
     """Say whether the child is gone: billiard reports some exits as what ended the process."""
     return isinstance(exc, (WorkerLostError, SystemExit, KeyboardInterrupt))
@@ -237,11 +245,11 @@ def _lost(exc: BaseException) -> bool:
 
 def _final(exc: BaseException, exc_info: Any) -> Failure | None:
     """Say why the task will not run again; None if it will, or if it was not meant to."""
-    message = str(exc)
+    message = _text(exc)
     if isinstance(exc, Reject):
         if exc.requeue:
             return None
-        reason, message = "rejected", str(exc.reason or "")
+        reason, message = "rejected", _text(exc.reason or "")
     elif isinstance(exc, (Ignore, Retry, Terminated)):
         return None
     elif _lost(exc):

@@ -78,12 +78,16 @@ class DeadLetterTask(Task):
         queue: str | None = None,
         **extra_options: Any,
     ) -> Any:
-        """Build the retry: the same key again, or the same partition where there was no key."""
+        """Build the retry: the same key, and the same partition.
+
+        The partition too, because not every producer places a key as this one does (librdkafka's
+        default is another hash), and a retry must not end up under another worker.
+        """
         request = self.request if request is None else request
         if "partition_key" not in extra_options and "partition" not in extra_options:
             key, partition = request.get("kafka_key"), request.get("kafka_partition")
             if key is not None:
                 extra_options["partition_key"] = key
-            elif partition is not None and queue in (None, request.get("kafka_topic")):
+            if partition is not None and queue in (None, request.get("kafka_topic")):
                 extra_options["partition"] = int(partition)
         return super().signature_from_request(request, args, kwargs, queue=queue, **extra_options)

@@ -13,7 +13,7 @@ from kafka import KafkaProducer
 from kombu import Connection, Consumer, Queue
 from kombu.exceptions import DecodeError
 
-from kombu_kafka.errors import BrokerUnavailableError, PartitionNotFoundError, UnsupportedError
+from kombu_kafka.errors import ConsumerFailedError, PartitionNotFoundError, UnsupportedError
 from scheduler.local_broker import LocalKafka
 
 from .conftest import Connect, Look, eventually
@@ -257,6 +257,23 @@ def test_a_letter_too_large_keeps_where_its_record_lies(
     eventually(lambda: look.committed(topic)[0] == 1)
 
 
+def test_a_letter_whose_headers_are_too_large(
+    connect: Connect, look: Look, topic: str, kafka: LocalKafka
+) -> None:
+    letters = f"{topic}-dlq"
+    kafka.create_topic(letters, 1)
+    _raw(kafka, topic, [{"value": None, "key": b"k", "headers": [("big", b"x" * 1_048_400)]}])
+    _publish(connect(), topic, 1)
+    reader = Reader(connect(partitions=[0], dead_letter_topic=letters), topic)
+    while not reader.messages:
+        reader.connection.drain_events(timeout=20)
+    (letter,) = look.records(letters)
+    about = dict(letter.headers)
+    assert "big" not in about
+    assert about["dlq-headers-omitted"] == b"too large"
+    assert about["dlq-offset"] == b"0"
+
+
 def test_a_partition_that_does_not_exist(connect: Connect, topic: str) -> None:
     reader = Reader(connect(partitions=[9]), topic)
     assert reader.connection.transport.positions() is None
@@ -328,10 +345,49 @@ def test_a_killed_process_repeats_only_what_was_in_flight(
     assert seen == list(range(29 if journal else 0, 40))
 
 
-def test_the_event_loop_hears_of_a_consumer_that_failed(connect: Connect, topic: str) -> None:
+def test_a_consumer_that_failed_is_heard_of_and_keeps_what_it_began(
+    connect: Connect, look: Look, topic: str
+) -> None:
+    _publish(connect(), topic, 2)
     reader = Reader(connect(partitions=[0]), topic)
-    eventually(reader.connection.transport.positions)
-    consumer = reader.connection.transport.consumer
-    consumer._step = lambda client: 1 / 0
-    with pytest.raises(BrokerUnavailableError, match="division"):
-        eventually(lambda: reader.connection.drain_events(timeout=2))
+    begun = reader.read()
+    reader.connection.transport.consumer._step = lambda client: 1 / 0
+    with pytest.raises(ConsumerFailedError, match="division"):
+        reader.connection.drain_events(timeout=10)
+    reader.connection.release()
+    successor = Reader(connect(partitions=[0]), topic)
+    assert successor.nothing()
+    begun.ack()
+    assert successor.read().payload == {"n": 1}
+    assert look.committed(topic)[0] == 1
+
+
+def test_a_record_that_kafkas_client_cant_parse(
+    connect: Connect, look: Look, topic: str, kafka: LocalKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A header's name that is not UTF-8, as any other client may write."""
+    _publish(connect(), topic, 1)
+    client = KafkaProducer(bootstrap_servers=kafka.bootstrap)
+    name = Name("xx")
+    client.send(topic, value=b"{}", partition=0, headers=[(name, b"")]).get(10)
+    client.close()
+    _publish(connect(), topic, 1)
+    letters = f"{topic}-dlq"
+    kafka.create_topic(letters, 1)
+    reader = Reader(connect(partitions=[0], dead_letter_topic=letters), topic)
+    first = reader.read()
+    first.ack()
+    while len(reader.messages) < 2:
+        reader.connection.drain_events(timeout=10)
+    reader.messages[1].ack()
+    eventually(lambda: look.committed(topic)[0] == 3)
+    about = dict(look.records(letters)[0].headers)
+    assert (about["dlq-reason"], about["dlq-offset"]) == (b"undecodable", b"1")
+    assert about["dlq-unreadable"]
+
+
+class Name(str):
+    """A header's name that is not the bytes it says."""
+
+    def encode(self, *args: Any) -> bytes:
+        return b"\xff\xfe"

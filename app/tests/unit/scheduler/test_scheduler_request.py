@@ -104,6 +104,21 @@ def test_a_failure_is_dead_lettered_not_acknowledged(
     assert record.message._state == "REJECTED"
 
 
+class UnspeakableError(Exception):
+    """Its text can't be had."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def test_an_exception_that_cant_be_shown_is_dead_lettered_all_the_same(app: Celery) -> None:
+    record = Record(app)
+    info = Mock(exception=UnspeakableError(), traceback="where it was")
+    record.request.on_failure(info)
+    assert record.fate == ["dead-letter"]
+    assert record.letter["exception"] == "UnspeakableError"
+
+
 @pytest.mark.parametrize("exc", [Retry("later"), Ignore(), Terminated("by an operator")])
 def test_what_is_not_final_is_acknowledged(app: Celery, exc: Exception) -> None:
     record = Record(app)

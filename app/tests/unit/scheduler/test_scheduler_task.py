@@ -66,10 +66,10 @@ def test_a_task_called_directly_has_no_record(task: Any) -> None:
     assert task() == "None"
 
 
-def test_a_retry_keeps_the_key(task: Any) -> None:
+def test_a_retry_keeps_the_key_and_the_partition(task: Any) -> None:
     options = _retry(task, kafka_key="order-42", kafka_partition=3, kafka_topic="tasks")
     assert options["partition_key"] == "order-42"
-    assert "partition" not in options
+    assert options["partition"] == 3
 
 
 def test_a_retry_without_a_key_keeps_the_partition(task: Any) -> None:

@@ -71,7 +71,21 @@ def test_it_forgets_what_kafka_knows_and_stays_small(
     assert set(journal.done) == {97, 98, 99}
     assert len(journal.path.read_bytes().splitlines()) < 20
     journal.close()
-    assert set(Journal(tmp_path, IDENTITY).done) >= {97, 98, 99}
+    assert set(Journal(tmp_path, IDENTITY, committed=97).done) >= {97, 98, 99}
+
+
+def test_offsets_that_were_moved_back_by_hand_win(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path, IDENTITY)
+    for offset in range(5):
+        journal.append(offset, offset)
+    journal.committed(4)
+    journal.close()
+    assert set(Journal(tmp_path, IDENTITY, committed=4).done) >= {4}
+    assert "set aside" not in caplog.text
+    assert Journal(tmp_path, IDENTITY, committed=3).done == {}
+    assert "somebody wants records to run again" in caplog.text
 
 
 def test_a_directory_that_cant_be_written_is_no_end(
