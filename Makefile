@@ -49,7 +49,7 @@ integration: archive  ## integration tests, on a real broker that they start
 
 .PHONY: molecule
 molecule: tools-docker archive  ## Molecule's default scenario, on containers of its own
-	molecule test --scenario-name default
+	molecule test --scenario-name default --no-command-borders
 
 .PHONY: lock
 lock: tools  ## make the lock files again from requirements.in
