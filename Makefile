@@ -64,7 +64,7 @@ clean: down  ## down, and remove the caches too
 	rm -rf .venv .cache
 
 .PHONY: tools
-tools:
+tools:  ## make .venv: Ansible, the linters, the app, each pinned
 	@scripts/bootstrap.sh tools
 
 .PHONY: tools-docker
@@ -74,6 +74,6 @@ tools-docker:
 	@scripts/host_image.sh
 
 .PHONY: archive
-archive:
+archive:  ## build the Kafka archive from Maven Central
 	@scripts/bootstrap.sh tools java
 	@python3 files/kafka/build_archive.py --output $(KAFKA_ARCHIVE)
