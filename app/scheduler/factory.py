@@ -64,6 +64,7 @@ def configure(celery: Celery, settings: Settings) -> Celery:
         # The transport hands a partition to the next connection only when what the last one had
         # in flight is settled: running tasks may finish.
         worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_consumer="scheduler.consumer:Consumer",
         # A partition stands still until a dead child is noticed; its result is read before.
         worker_lost_wait=2.0,
         # Several workers start at once on small hosts: four seconds are too few then.

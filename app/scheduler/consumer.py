@@ -1,0 +1,60 @@
+"""Celery's consumer, with a stop that forgets no task it has already given to a child."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from celery.utils.log import get_logger
+from celery.worker import state
+from celery.worker.consumer import Consumer as CeleryConsumer
+
+__all__ = ["ACCEPT_SECONDS", "Consumer"]
+
+logger = get_logger(__name__)
+
+#: Longest wait, at a stop, for children to take what was written to them; they take milliseconds.
+ACCEPT_SECONDS = 5.0
+
+
+class Consumer(CeleryConsumer):
+    """Celery 5.7's consumer, but for one thing.
+
+    When a worker stops, Celery's prefork pool forgets each task that no child has accepted yet,
+    because the broker will deliver it again. One that is on its way to a child runs all the same:
+    its result is dropped, the child waits half a minute for somebody to read it, and after the
+    restart the task runs a second time. So at a stop the event loop goes on until what was given
+    to the children is accepted. Then it is waited for like every running task.
+    """
+
+    def on_close(self) -> None:
+        """Empty Celery's queues; called at a stop, and when a connection was lost."""
+        if state.should_stop is not None and state.should_terminate is None:
+            self._await_acceptance()
+        super().on_close()
+
+    def _await_acceptance(self) -> None:
+        pool = getattr(self.pool, "_pool", None)
+        if self.hub is None or pool is None or not hasattr(pool, "_active_writers"):
+            return  # only the prefork pool with an event loop works so
+        if self.task_consumer is not None:
+            self.task_consumer.cancel()  # nothing new meanwhile
+        loop = self.hub.create_loop()
+        deadline = time.monotonic() + ACCEPT_SECONDS
+        while any(_on_its_way(job) for job in tuple(pool._cache.values())):
+            if time.monotonic() > deadline:
+                logger.warning(
+                    "A child did not take its task within %g seconds: the task may run twice.",
+                    ACCEPT_SECONDS,
+                )
+                return
+            self.hub.call_later(0.05, _nothing)  # or the loop would wait for long without news
+            next(loop)
+
+
+def _on_its_way(job: Any) -> bool:
+    return job._scheduled_for is not None and not job._accepted and not job.ready()
+
+
+def _nothing() -> None:
+    """Wake the event loop."""
