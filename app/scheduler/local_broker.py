@@ -288,7 +288,10 @@ class LocalKafka:
     ) -> None:
         self.home = home or find_home()
         self.properties = dict(properties or {})
-        self.cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # An id that begins with "-" would be taken for an option; an octet of ours in front rules it out.
+        self.cluster_id = (
+            base64.urlsafe_b64encode(b"L" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
+        )
         self._owns_directory = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="local-kafka-"))
         self.directory.mkdir(parents=True, exist_ok=True)
