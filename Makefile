@@ -18,6 +18,7 @@ help:  ## show this
 up: tools-docker archive  ## deploy the whole system on three containers, then send 1,000 tasks through it
 	ansible-playbook -i local playbooks/local_hosts.yml site.yml
 	docker exec $(TERMINAL) kafka1 bash -lc 'scheduler smoke --tasks 1000'
+	@echo "The system is running. Look around with 'docker exec -it kafka1 bash -l'; 'make down' removes it."
 
 .PHONY: down
 down: tools  ## remove the containers and their network (kept, as caches: .venv, .cache, the image)
