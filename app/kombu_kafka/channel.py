@@ -76,7 +76,7 @@ class Channel(virtual.Channel):
                 f"connection, so the message would vanish: declare the queue before publishing."
             )
         for queue in queues:
-            self._put(queue, message)
+            self._put(self.connection.topic_of(queue), message)
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         properties = message["properties"]
@@ -139,27 +139,28 @@ class Channel(virtual.Channel):
         Raises:
             ConfigurationError: no partitions are bound.
         """
+        topic = self.connection.topic_of(queue)
         self._consumers.add(consumer_tag)
-        self._tag_to_queue[consumer_tag] = queue
-        self._receivers[queue] = (consumer_tag, no_ack, callback)
-        self.connection.consume(self, queue)
+        self._tag_to_queue[consumer_tag] = topic
+        self._receivers[topic] = (consumer_tag, no_ack, callback)
+        self.connection.consume(self, topic)
 
     def basic_cancel(self, consumer_tag: str) -> None:
         """Consume a queue no longer."""
         self._consumers.discard(consumer_tag)
-        queue: str | None = self._tag_to_queue.pop(consumer_tag, None)
-        if queue in self._receivers:
-            del self._receivers[queue]
-            self.connection.cancel(queue)
+        topic: str | None = self._tag_to_queue.pop(consumer_tag, None)
+        if topic in self._receivers:
+            del self._receivers[topic]
+            self.connection.cancel(topic)
 
     def can_consume(self) -> bool:
         """Whether the prefetch limit lets another message out."""
         return not self._prefetch_count or len(self._unacknowledged) < self._prefetch_count
 
-    def deliver(self, queue: str, delivery: Delivery) -> None:
-        """Hand a record to the queue's consumer; one that is no message becomes a dead letter."""
-        consumer_tag, no_ack, callback = self._receivers[queue]
+    def deliver(self, delivery: Delivery) -> None:
+        """Hand a record to its topic's consumer; one that is no message becomes a dead letter."""
         record = delivery.record
+        consumer_tag, no_ack, callback = self._receivers[record.topic]
         self._unacknowledged.add(delivery.tag)
         try:
             envelope = decode(record.headers, record.value)
@@ -170,7 +171,7 @@ class Channel(virtual.Channel):
             )  # fmt: skip
             self.dead_letter(delivery.tag, reason="undecodable", headers={"message": str(exc)})
             return
-        message = KafkaMessage(delivery, envelope, self, queue, consumer_tag)
+        message = KafkaMessage(delivery, envelope, self, consumer_tag)
         if no_ack:
             self.basic_ack(delivery.tag)
         callback(message)

@@ -77,8 +77,8 @@ def publish_error(exc: BaseException, topic: str, partition: int | None) -> Komb
     where = topic if partition is None else f"{topic}, partition {partition}"
     if isinstance(exc, MessageSizeTooLargeError | RecordListTooLargeError):
         return PublishError(
-            f"The message for {where} is too large for Kafka ({exc}): send a reference to the data "
-            f"instead, or raise max.message.bytes of the topic."
+            f"The message for {where} is too large for Kafka, whose messages hold 1 MB at most: "
+            f"store the data elsewhere and send where it is ({exc})."
         )
     if isinstance(exc, AuthorizationError):
         return PublishError(

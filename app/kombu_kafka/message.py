@@ -26,13 +26,11 @@ class Message(BaseMessage):
         delivery: the record on its way.
         envelope: its headers, decoded.
         channel: the channel that delivers it.
-        queue: the queue it was consumed from.
         consumer_tag: the consumer it is for.
     """
 
     def __init__(
-        self, delivery: Delivery, envelope: Envelope, channel: Channel, queue: str,
-        consumer_tag: str,
+        self, delivery: Delivery, envelope: Envelope, channel: Channel, consumer_tag: str,
     ) -> None:  # fmt: skip
         record = delivery.record
         key = None if record.key is None else record.key.decode(errors="replace")
@@ -54,7 +52,7 @@ class Message(BaseMessage):
             properties={**properties, "delivery_tag": delivery.tag},
             delivery_info={
                 "exchange": "",
-                "routing_key": queue,
+                "routing_key": record.topic,
                 "redelivered": delivery.redelivered,
                 "consumer_tag": consumer_tag,
                 "partition_key": key,

@@ -17,12 +17,14 @@ from .channel import Channel as KafkaChannel
 from .consumer import Consumer
 from .errors import BrokerUnavailableError, PartitionNotFoundError, PublishError
 from .options import Options
-from .url import DEFAULT_PORT, mask_password
+from .url import DEFAULT_PORT, mask_password, parse
 
 __all__ = ("Transport",)
 
 logger = logging.getLogger(__name__)
 
+#: The queue that Celery uses where nobody names one.
+DEFAULT_QUEUE = "celery"
 #: Messages handed out before the event loop gets its turn.
 BURST = 100
 
@@ -102,17 +104,26 @@ class Transport(virtual.Transport):
         """
         return self.consumer.positions()
 
+    @cached_property
+    def default_topic(self) -> str | None:
+        """The topic that the broker URL names after ``//``, or None."""
+        return parse(self.client.hostname).topic
+
+    def topic_of(self, queue: str) -> str:
+        """Return the topic of a queue: its own name, or the URL's topic for Celery's default queue."""
+        return self.default_topic or queue if queue == DEFAULT_QUEUE else queue
+
     # Consuming
 
-    def consume(self, channel: KafkaChannel, queue: str) -> None:
-        """Have `channel` get what comes from `queue`."""
-        self._channel_of[queue] = channel
-        self.consumer.consume(queue)
+    def consume(self, channel: KafkaChannel, topic: str) -> None:
+        """Have `channel` get what comes from `topic`."""
+        self._channel_of[topic] = channel
+        self.consumer.consume(topic)
         self.consumer.inbox.wakeup.set()
 
-    def cancel(self, queue: str) -> None:
-        """Hand out nothing more of `queue`."""
-        self._channel_of.pop(queue, None)
+    def cancel(self, topic: str) -> None:
+        """Hand out nothing more of `topic`."""
+        self._channel_of.pop(topic, None)
 
     def register_with_event_loop(self, connection: Transport, loop: Any) -> None:
         """Deliver messages from Celery's event loop, when the consumer has some."""
@@ -169,10 +180,9 @@ class Transport(virtual.Transport):
         delivery = self.consumer.inbox.take(self._channel_of)
         if delivery is None:
             return False
-        queue = delivery.record.topic
-        channel = self._channel_of[queue]
+        channel = self._channel_of[delivery.record.topic]
         try:
-            channel.deliver(queue, delivery)
+            channel.deliver(delivery)
         except self.connection_errors:
             self.consumer.inbox.requeue(delivery.tag)
             raise

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import kombu_kafka as _kombu_kafka  # noqa: F401 (from here on kafka:// means our transport)
+
 if TYPE_CHECKING:
     from scheduler.task import DeadLetterTask
 

@@ -23,6 +23,7 @@ from rich.table import Table
 from kombu_kafka import topics as kafka_topics
 from kombu_kafka.errors import ConfigurationError, KombuKafkaError
 from kombu_kafka.options import Options
+from scheduler.factory import import_tasks
 from scheduler.settings import Settings, SettingsError
 from scheduler.smoke import Progress, SmokeResult
 
@@ -77,6 +78,18 @@ def main() -> None:
 
     The brokers are those of CELERY_BROKER_URL.
     """
+
+
+@main.command()
+@_plain_errors
+def check() -> None:
+    """Try the settings: import the modules with tasks, and ask the brokers for their topics."""
+    from scheduler.app import app
+
+    import_tasks(app)
+    kafka_topics.partition_counts(
+        Options.of(app.conf.broker_url, app.conf.broker_transport_options)
+    )
 
 
 @main.command()

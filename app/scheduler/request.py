@@ -205,11 +205,12 @@ class DeadLetterRequest(Request):
     def _send_dead_letter(self, failure: Failure) -> None:
         message = self.message
         logger.error(
-            "Task %s[%s] from topic %s, partition %s, offset %s becomes a dead letter: %s %s",
+            "Task %s[%s] from topic %s, partition %s, offset %s becomes a dead letter (%s): %s: %s",
             self.name,
             self.id,
             *self._record,
             failure.reason,
+            failure.exception,
             failure.message,
         )
         try:

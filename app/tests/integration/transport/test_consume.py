@@ -120,6 +120,19 @@ def test_a_new_connection_waits_for_what_the_old_one_began(connect: Connect, top
     assert new.read().payload == {"n": 1}
 
 
+def test_the_urls_topic_is_celerys_default_queue(
+    connect: Connect, look: Look, topic: str, kafka: LocalKafka
+) -> None:
+    """So that an app that names no queue need change nothing but its broker URL."""
+    url = kafka.url(topic)
+    _publish(connect(url), "celery", 1)
+    assert len(look.records(topic)) == 1
+    message = Reader(connect(url, partitions=[0]), "celery").read()
+    assert message.delivery_info["routing_key"] == topic
+    message.ack()
+    eventually(lambda: look.committed(topic)[0] == 1)
+
+
 def test_early_acknowledgement(connect: Connect, look: Look, topic: str) -> None:
     _publish(connect(), topic, 3)
     reader = Reader(connect(partitions=[0], ordering="none"), topic, no_ack=True)
