@@ -167,17 +167,13 @@ class Consumer:
         while not self._stop.is_set():
             try:
                 return KafkaConsumer(
-                    bootstrap_servers=list(self._options.hosts),
-                    client_id=self._options.client_id,
+                    **self._options.client_settings(),
                     group_id=self._options.group_id,
                     enable_auto_commit=False,
                     auto_offset_reset="earliest",
                     isolation_level="read_committed",
                     allow_auto_create_topics=False,
                     fetch_max_wait_ms=500,
-                    request_timeout_ms=10_000,
-                    reconnect_backoff_max_ms=1000,
-                    bootstrap_timeout_ms=int(self._options.connect_timeout * 1000),
                 )
             except KafkaError as exc:
                 self._warn("No Kafka broker of %s answers (%s); trying again.",

@@ -95,6 +95,16 @@ class Options:
                 )
         return cls(hosts=address.hosts, **values)
 
+    def client_settings(self) -> dict[str, Any]:
+        """Return what every client of Kafka's is told: where the brokers are, and how to wait."""
+        return {
+            "bootstrap_servers": list(self.hosts),
+            "client_id": self.client_id,
+            "bootstrap_timeout_ms": int(self.connect_timeout * 1000),
+            "request_timeout_ms": 10_000,
+            "reconnect_backoff_max_ms": 1000,
+        }
+
 
 def _partitions(value: object) -> tuple[int, ...]:
     listed = [value] if isinstance(value, int) else value

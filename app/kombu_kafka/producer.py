@@ -45,21 +45,16 @@ class Producer:
     """
 
     def __init__(self, options: Options) -> None:
-        timeout_ms = int(options.connect_timeout * 1000)
         try:
             self._client = KafkaProducer(
-                bootstrap_servers=list(options.hosts),
-                client_id=options.client_id,
+                **options.client_settings(),
                 acks="all",
                 retries=RETRIES,
                 enable_idempotence=True,
                 retry_backoff_ms=RETRY_BACKOFF_MS,
-                request_timeout_ms=10_000,
                 delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
-                reconnect_backoff_max_ms=1000,
-                max_block_ms=timeout_ms,
+                max_block_ms=int(options.connect_timeout * 1000),
                 metadata_max_age_ms=METADATA_MAX_AGE_MS,
-                bootstrap_timeout_ms=timeout_ms,
                 metrics_enabled=False,
             )
         except KafkaError as exc:
@@ -124,10 +119,6 @@ class Producer:
         """Whether the client can send nothing more (it lost its place in its sequence for good)."""
         transactions = self._client._transaction_manager
         return transactions is not None and bool(transactions.has_fatal_error())
-
-    def flush(self, timeout: float) -> None:
-        """Wait until what was sent is confirmed or has failed, `timeout` seconds at most."""
-        self._client.flush(timeout=timeout)
 
     def close(self, timeout: float) -> None:
         """Send what is left and end, `timeout` seconds at most."""

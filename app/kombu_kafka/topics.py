@@ -66,13 +66,7 @@ def lag(options: Options, topic: str) -> dict[int, PartitionLag]:
 @contextmanager
 def _admin(options: Options) -> Iterator[KafkaAdminClient]:
     with _reachable(options):
-        client = KafkaAdminClient(
-            bootstrap_servers=list(options.hosts),
-            client_id=options.client_id,
-            bootstrap_timeout_ms=int(options.connect_timeout * 1000),
-            request_timeout_ms=10_000,
-            reconnect_backoff_max_ms=1000,
-        )
+        client = KafkaAdminClient(**options.client_settings())
         try:
             yield client
         finally:
@@ -83,13 +77,9 @@ def _admin(options: Options) -> Iterator[KafkaAdminClient]:
 def _consumer(options: Options) -> Iterator[KafkaConsumer]:
     with _reachable(options):
         client = KafkaConsumer(
-            bootstrap_servers=list(options.hosts),
-            client_id=options.client_id,
+            **options.client_settings(),
             group_id=options.group_id,
             enable_auto_commit=False,
-            bootstrap_timeout_ms=int(options.connect_timeout * 1000),
-            request_timeout_ms=10_000,
-            reconnect_backoff_max_ms=1000,
             metrics_enabled=False,
         )
         try:

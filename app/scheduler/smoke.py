@@ -89,8 +89,8 @@ def run(
     name = uuid.uuid4().hex[:8]
     count = topics.partition_count(options, topic)
     shares = [tasks // count + (number < tasks % count) for number in range(count)]
-    _create_receipts_topic(options)
     try:
+        _create_receipts_topic(options)
         with _Receipts(options, name) as receipts:
             _send(app, name, shares, progress)
             seen = receipts.collect(tasks, started + timeout, progress)
@@ -135,10 +135,7 @@ def judge(partition: int, sent: int, receipts: Iterable[Receipt]) -> PartitionRe
 
 
 def _create_receipts_topic(options: Options) -> None:
-    admin = KafkaAdminClient(
-        bootstrap_servers=list(options.hosts),
-        bootstrap_timeout_ms=int(options.connect_timeout * 1000),
-    )
+    admin = KafkaAdminClient(**options.client_settings())
     try:
         admin.create_topics({RECEIPTS_TOPIC: RECEIPTS})
         admin.wait_for_topics([RECEIPTS_TOPIC])
@@ -174,10 +171,7 @@ class _Receipts:
 
     def __init__(self, options: Options, name: str) -> None:
         self._run = name
-        self._client = KafkaConsumer(
-            bootstrap_servers=list(options.hosts),
-            bootstrap_timeout_ms=int(options.connect_timeout * 1000),
-        )
+        self._client = KafkaConsumer(**options.client_settings())
         numbers = self._client.partitions_for_topic(RECEIPTS_TOPIC) or {0}
         where = [TopicPartition(RECEIPTS_TOPIC, number) for number in sorted(numbers)]
         self._client.assign(where)
