@@ -46,6 +46,7 @@ unit: tools  ## unit tests
 
 .PHONY: integration
 integration: archive  ## integration tests, on a real broker that they start
+	@scripts/bootstrap.sh servers
 	pytest app/tests/integration
 
 .PHONY: molecule

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Set up what a make target needs, from nothing: scripts/bootstrap.sh [tools] [java] [docker]
+# Set up what a make target needs, from nothing: scripts/bootstrap.sh [tools] [java] [docker] [servers]
 #   tools   .venv: Ansible, the linters and the tests, the app and what it runs on, each pinned by hash
 #   java    a JRE and Maven, to build the Kafka archive and to run a broker here
 #   docker  docker.io and mmdebstrap, for the containers that stand in for bare hosts
+#   servers what the tests use besides Kafka: Redis, kcat, OpenSSL, Chromium, Prometheus and its tools
 # Only what is missing is installed, and said. A second call finds nothing to do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -91,7 +92,15 @@ for part in "$@"; do
       want docker.io "runs the containers that stand in for bare hosts" command -v dockerd
       want mmdebstrap "makes their image from Debian's packages" command -v mmdebstrap
       ;;
-    *) die "unknown part '$part': it is one of tools, java, docker." ;;
+    servers)
+      want redis-server "keeps results in the tests" command -v redis-server
+      want kcat "queues tasks as a foreign producer does" command -v kcat
+      want openssl "makes the tests' certificates" command -v openssl
+      want chromium "shows the web page in the tests" command -v chromium
+      want prometheus "checks rules, and is scraped with" command -v promtool
+      want prometheus-alertmanager "checks routes" command -v amtool
+      ;;
+    *) die "unknown part '$part': it is one of tools, java, docker, servers." ;;
   esac
 done
 
