@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from kombu import transport as _kombu_transport
 
+from .failover import teach_kombu as _teach_kombu
+
 __all__ = ("TRANSPORT", "register")
 
 #: The transport class, as kombu names it.
@@ -17,6 +19,7 @@ def register() -> None:
     """Make ``kafka://`` mean this transport; kombu's own alias is its confluent-kafka one."""
     _kombu_transport.TRANSPORT_ALIASES["kafka"] = TRANSPORT
     _kombu_transport._transport_cache.pop("kafka", None)
+    _teach_kombu()
 
 
 register()

@@ -13,6 +13,7 @@ from .dead_letters import Letter
 from .errors import PublishError, UnsupportedError
 from .inbox import Delivery
 from .message import Message as KafkaMessage
+from .receivers import Receiver
 from .record import UndecodableRecordError, decode, encode_headers
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ class Channel(virtual.Channel):
 
     def __init__(self, connection: Transport, **kwargs: Any) -> None:
         super().__init__(connection, **kwargs)
-        self._receivers: dict[str, tuple[str, bool, Callable[[KafkaMessage], None]]] = {}
         self._prefetch_count = 0
         self._unacknowledged: set[int] = set()
 
@@ -139,28 +139,32 @@ class Channel(virtual.Channel):
         Raises:
             ConfigurationError: no partitions are bound.
         """
-        topic = self.connection.topic_of(queue)
         self._consumers.add(consumer_tag)
-        self._tag_to_queue[consumer_tag] = topic
-        self._receivers[topic] = (consumer_tag, no_ack, callback)
-        self.connection.consume(self, topic)
+        self._tag_to_queue[consumer_tag] = queue
+        self.connection.consume(Receiver(self, consumer_tag, queue, no_ack, callback))
 
     def basic_cancel(self, consumer_tag: str) -> None:
         """Consume a queue no longer."""
         self._consumers.discard(consumer_tag)
-        topic: str | None = self._tag_to_queue.pop(consumer_tag, None)
-        if topic in self._receivers:
-            del self._receivers[topic]
-            self.connection.cancel(topic)
+        if self._tag_to_queue.pop(consumer_tag, None) is not None:
+            self.connection.cancel(self, consumer_tag)
 
     def can_consume(self) -> bool:
         """Whether the prefetch limit lets another message out."""
         return not self._prefetch_count or len(self._unacknowledged) < self._prefetch_count
 
-    def deliver(self, delivery: Delivery) -> None:
-        """Hand a record to its topic's consumer; one that is no message becomes a dead letter."""
+    def deliver(self, delivery: Delivery, receiver: Receiver) -> None:
+        """Hand a record to a consumer; one that is no message becomes a dead letter."""
+        message = self._open(delivery, receiver.tag)
+        if message is None:
+            return
+        if receiver.no_ack:
+            self.basic_ack(delivery.tag)
+        receiver.callback(message)
+
+    def _open(self, delivery: Delivery, consumer_tag: str) -> KafkaMessage | None:
+        """Return a record as a message; None, and it is dead-lettered, where it is none."""
         record = delivery.record
-        consumer_tag, no_ack, callback = self._receivers[record.topic]
         self._unacknowledged.add(delivery.tag)
         try:
             envelope = decode(record.headers, record.value)
@@ -170,11 +174,8 @@ class Channel(virtual.Channel):
                 record.topic, record.partition, record.offset, exc,
             )  # fmt: skip
             self.dead_letter(delivery.tag, reason="undecodable", headers={"message": str(exc)})
-            return
-        message = KafkaMessage(delivery, envelope, self, consumer_tag)
-        if no_ack:
-            self.basic_ack(delivery.tag)
-        callback(message)
+            return None
+        return KafkaMessage(delivery, envelope, self, consumer_tag)
 
     def basic_qos(
         self, prefetch_size: int = 0, prefetch_count: int = 0, apply_global: bool = False
@@ -183,10 +184,23 @@ class Channel(virtual.Channel):
         self._prefetch_count = prefetch_count
 
     def basic_ack(self, delivery_tag: int, multiple: bool = False) -> None:
-        """Acknowledge: the record is done, and what waited for it may go."""
+        """Acknowledge: the record is done, and what waited for it may go.
+
+        Arguments:
+            delivery_tag: names the message.
+            multiple: whether those handed out before it on this channel are done too.
+        """
+        if multiple:
+            for tag in sorted(tag for tag in self._unacknowledged if tag < delivery_tag):
+                self.basic_ack(tag)
         self._forget(delivery_tag)
         if not self._inbox().settle(delivery_tag):
             logger.warning("A late acknowledgement was dropped: its message is delivered again.")
+
+    def basic_recover(self, requeue: bool = True) -> None:
+        """Have all that is unacknowledged on this channel delivered again, in its place."""
+        for tag in sorted(self._unacknowledged, reverse=True):
+            self.basic_reject(tag, requeue=True)
 
     def basic_reject(self, delivery_tag: int, requeue: bool = False) -> None:
         """Reject: to the dead letter topic, or (`requeue`) delivered again in its place."""

@@ -11,6 +11,7 @@ from typing import Any
 from .errors import ConfigurationError, UnsupportedError
 from .order import ORDERINGS
 from .url import BrokerURL, parse
+from .url_options import merge, typed
 
 __all__ = ("Options",)
 
@@ -70,9 +71,10 @@ class Options:
                 "The broker URL holds a user name, and this transport does not do SASL yet: "
                 "use a listener without authentication on a network of its own."
             )
-        names = {field.name for field in fields(cls)} - {"hosts"}
+        types = {field.name: str(field.type) for field in fields(cls) if field.name != "hosts"}
+        names = types.keys()
         values: dict[str, Any] = {}
-        for name, value in (given or {}).items():
+        for name, value in merge(typed(address.options, types), given or {}).items():
             if name in names:
                 values[name] = value
             elif name not in _FOREIGN:

@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kafka import KafkaAdminClient, KafkaConsumer
-from kafka.errors import KafkaError
+from kafka.errors import (
+    InvalidTopicError,
+    KafkaError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 from kafka.structs import TopicPartition
 
 from .errors import BrokerUnavailableError, PartitionNotFoundError
@@ -16,6 +21,9 @@ __all__ = ("PartitionLag", "lag", "partition_count", "partition_counts")
 
 #: Offset the group committed (None: none yet), and the offset after the partition's last record.
 PartitionLag = tuple[int | None, int]
+
+#: What brokers answer of a topic that isn't there, or whose name none can have.
+_NO_SUCH_TOPIC = (UnknownTopicOrPartitionError.errno, InvalidTopicError.errno)
 
 
 def partition_counts(options: Options) -> dict[str, int]:
@@ -37,13 +45,16 @@ def partition_count(options: Options, topic: str) -> int:
         PartitionNotFoundError: there is no such topic.
         BrokerUnavailableError: no broker answered within ``connect_timeout``.
     """
-    counts = partition_counts(options)
-    if topic not in counts:
+    with _admin(options) as admin:
+        (described,) = admin.describe_topics([topic])
+        if described["error_code"] not in (0, *_NO_SUCH_TOPIC):
+            raise for_code(described["error_code"])(f"asked for the topic {topic}")
+    if described["error_code"] in _NO_SUCH_TOPIC:
         raise PartitionNotFoundError(
             f"The topic {topic} does not exist on {', '.join(options.hosts)}: create it, or queue "
             f"a first task where the brokers create topics by themselves."
         )
-    return counts[topic]
+    return len(described["partitions"])
 
 
 def lag(options: Options, topic: str) -> dict[int, PartitionLag]:

@@ -17,6 +17,7 @@ from .channel import Channel as KafkaChannel
 from .consumer import Consumer
 from .errors import BrokerUnavailableError, PartitionNotFoundError, PublishError
 from .options import Options
+from .receivers import Receiver, Receivers
 from .url import DEFAULT_PORT, mask_password, parse
 
 __all__ = ("Transport",)
@@ -49,7 +50,7 @@ class Transport(virtual.Transport):
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
-        self._channel_of: dict[str, KafkaChannel] = {}
+        self.receivers = Receivers()
         self._loop: Any = None
 
     @cached_property
@@ -115,15 +116,16 @@ class Transport(virtual.Transport):
 
     # Consuming
 
-    def consume(self, channel: KafkaChannel, topic: str) -> None:
-        """Have `channel` get what comes from `topic`."""
-        self._channel_of[topic] = channel
+    def consume(self, receiver: Receiver) -> None:
+        """Have a consumer get what comes from its queue."""
+        topic = self.topic_of(receiver.queue)
+        self.receivers.add(topic, receiver)
         self.consumer.consume(topic)
         self.consumer.inbox.wakeup.set()
 
-    def cancel(self, topic: str) -> None:
-        """Hand out nothing more of `topic`."""
-        self._channel_of.pop(topic, None)
+    def cancel(self, channel: KafkaChannel, consumer_tag: str) -> None:
+        """Hand out nothing more to a consumer."""
+        self.receivers.remove(channel, consumer_tag)
 
     def register_with_event_loop(self, connection: Transport, loop: Any) -> None:
         """Deliver messages from Celery's event loop, when the consumer has some."""
@@ -173,16 +175,13 @@ class Transport(virtual.Transport):
                 raise TimeoutError(f"no message within {timeout} seconds")
 
     def _deliver_one(self, *, guarded: bool) -> bool:
-        if not self._channel_of or not all(
-            channel.can_consume() for channel in self._channel_of.values()
-        ):
-            return False
-        delivery = self.consumer.inbox.take(self._channel_of)
+        taken = map(self.consumer.inbox.take, self.receivers.ready())
+        delivery = next(filter(None, taken), None)
         if delivery is None:
             return False
-        channel = self._channel_of[delivery.record.topic]
+        receiver = self.receivers.next(delivery.record.topic)
         try:
-            channel.deliver(delivery)
+            receiver.channel.deliver(delivery, receiver)
         except self.connection_errors:
             self.consumer.inbox.requeue(delivery.tag)
             raise
@@ -194,7 +193,7 @@ class Transport(virtual.Transport):
                 "%s-%d at offset %d goes to the dead letter topic: its consumer can't take it.",
                 record.topic, record.partition, record.offset,
             )  # fmt: skip
-            channel.dead_letter(
+            receiver.channel.dead_letter(
                 delivery.tag,
                 reason="refused",
                 headers={"exception": type(exc).__name__, "message": str(exc)},

@@ -23,6 +23,7 @@ from rich.table import Table
 from kombu_kafka import topics as kafka_topics
 from kombu_kafka.errors import ConfigurationError, KombuKafkaError
 from kombu_kafka.options import Options
+from scheduler.broker import broker_options
 from scheduler.factory import import_tasks
 from scheduler.settings import Settings, SettingsError
 from scheduler.smoke import Progress, SmokeResult
@@ -87,9 +88,7 @@ def check() -> None:
     from scheduler.app import app
 
     import_tasks(app)
-    kafka_topics.partition_counts(
-        Options.of(app.conf.broker_url, app.conf.broker_transport_options)
-    )
+    kafka_topics.partition_counts(broker_options(app))
 
 
 @main.command()

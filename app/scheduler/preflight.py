@@ -11,7 +11,7 @@ from kombu.utils.imports import symbol_by_name
 
 from kombu_kafka import topics
 from kombu_kafka.errors import BrokerUnavailableError, KombuKafkaError
-from kombu_kafka.options import Options
+from scheduler.broker import broker_options
 from scheduler.request import DeadLetterRequest
 from scheduler.settings import Settings
 
@@ -51,7 +51,7 @@ def check_worker(app: Celery, settings: Settings) -> None:
             " (CUSTOM_PARTITION=0, or 0,4); sharing them in a group is not supported yet."
         )
     _check_tasks(app)
-    options = Options.of(settings.broker_url, app.conf.broker_transport_options)
+    options = broker_options(app)
     try:
         count = topics.partition_count(options, settings.topic)
     except BrokerUnavailableError as exc:

@@ -18,6 +18,7 @@ from kombu_kafka import topics
 from kombu_kafka.errors import BrokerUnavailableError
 from kombu_kafka.options import Options
 from scheduler import smoke_tasks
+from scheduler.broker import broker_options
 from scheduler.examples.orders import STEPS
 from scheduler.smoke_tasks import RECEIPTS_TOPIC, Receipt
 
@@ -84,7 +85,7 @@ def run(
         KombuKafkaError: The brokers can't be reached, or the topic does not exist.
     """
     started = time.monotonic()
-    options = Options.of(app.conf.broker_url, app.conf.broker_transport_options)
+    options = broker_options(app)
     topic = app.conf.task_default_queue
     name = uuid.uuid4().hex[:8]
     count = topics.partition_count(options, topic)

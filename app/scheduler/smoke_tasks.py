@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from celery import Task, shared_task
 
 from kombu_kafka import producer
-from kombu_kafka.options import Options
+from scheduler.broker import broker_options
 
 __all__ = ["RECEIPTS_TOPIC", "Receipt", "advance"]
 
@@ -70,9 +70,8 @@ def advance(self: Task, run: str, sequence: int, order: str, step: str) -> str:
         started=started,
         finished=time.time(),
     )
-    conf = self.app.conf
     # The key keeps the receipts of a partition in one partition, in the order of the runs.
-    producer.shared(Options.of(conf.broker_url, conf.broker_transport_options)).publish(
+    producer.shared(broker_options(self.app)).publish(
         RECEIPTS_TOPIC,
         json.dumps(asdict(receipt)).encode(),
         key=f"{self.request.kafka_topic}-{receipt.partition}".encode(),
