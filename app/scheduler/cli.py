@@ -24,6 +24,7 @@ from kombu_kafka import topics as kafka_topics
 from kombu_kafka.errors import ConfigurationError, KombuKafkaError
 from kombu_kafka.options import Options
 from scheduler.broker import broker_options
+from scheduler.exporter.command import exporter
 from scheduler.factory import import_tasks
 from scheduler.settings import Settings, SettingsError
 from scheduler.smoke import Progress, SmokeResult
@@ -200,6 +201,11 @@ def dev(partitions: int, app_name: str, demo: bool, tasks: int, logs: Path | Non
         stderr.print("Removed.")
 
 
+assert exporter.callback is not None
+exporter.callback = _plain_errors(exporter.callback)
+main.add_command(exporter)
+
+
 def smoke_with_bar(app: Any, tasks: int, timeout: float) -> SmokeResult:
     """Run the smoke test under a progress bar (on stderr, so that stdout stays clean)."""
     from scheduler import smoke as engine
@@ -274,3 +280,7 @@ def _print_json(data: object) -> None:
 
 def _text(value: int | None) -> str:
     return "-" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    main()

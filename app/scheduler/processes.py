@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["dies_with_parent", "free_port", "stop", "tail"]
+__all__ = ["dies_with_parent", "free_port", "listens", "stop", "tail"]
 
 #: From <linux/prctl.h>: the signal a process gets when the thread that started it is gone.
 PR_SET_PDEATHSIG = 1
@@ -47,6 +47,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Return whether somebody listens on a loopback port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def tail(path: Path, lines: int = 20) -> str:

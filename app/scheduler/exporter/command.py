@@ -1,0 +1,118 @@
+"""`scheduler exporter`: the exporter on the command line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+
+import click
+
+from kombu_kafka.errors import ConfigurationError
+from kombu_kafka.url import parse
+from scheduler.settings import Settings
+
+__all__ = ["exporter"]
+
+
+@click.command()
+@click.option(
+    "--kafka-broker",
+    metavar="HOST:PORT[,…]",
+    help="Brokers whose consumer groups are looked at; by default those of the broker URL.",
+)
+@click.option(
+    "--broker-url",
+    help="Celery's broker URL; by default CELERY_BROKER_URL, else the brokers of --kafka-broker.",
+)
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    default=("*",),
+    show_default=True,
+    help="A consumer group to look at besides the workers' own; * and ? fit anything; repeatable.",
+)
+@click.option("--listen", default="127.0.0.1", show_default=True, help="Address to answer on.")
+@click.option(
+    "--port", default=9808, show_default=True, type=click.IntRange(0, 65535), help="Port."
+)
+@click.option(
+    "--interval",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0.5, 3600),
+    help="Seconds between two looks at Kafka.",
+)
+@click.option(
+    "--expire",
+    default=600.0,
+    show_default=True,
+    type=click.FloatRange(1, 86400 * 7),
+    help="Seconds for which a vanished group or worker is shown.",
+)
+@click.option("--no-events", is_flag=True, help="Don't listen to Celery's events.")
+@click.option(
+    "--compat",
+    type=click.Choice(["celery-exporter"]),
+    help="Serve another exporter's metric names too.",
+)
+def exporter(
+    kafka_broker: str | None,
+    broker_url: str | None,
+    groups: tuple[str, ...],
+    listen: str,
+    port: int,
+    interval: float,
+    expire: float,
+    no_events: bool,
+    compat: str | None,
+) -> None:
+    """Serve Celery's events and the consumer groups' lag for Prometheus.
+
+    /metrics is answered from memory; /health is 503 while Kafka or the events are out of reach.
+    """
+    from scheduler.exporter.service import Exporter, ExporterConfig
+    from scheduler.readiness import notify
+
+    brokers = parse(f"kafka://{kafka_broker}").hosts if kafka_broker else ()
+    environ = dict(os.environ)
+    environ.pop("CUSTOM_PARTITION", None)  # it owns none
+    if broker_url:
+        environ["CELERY_BROKER_URL"] = broker_url
+    elif brokers and not environ.get("CELERY_BROKER_URL", "").strip():
+        environ["CELERY_BROKER_URL"] = f"kafka://{','.join(brokers)}//"
+    settings = Settings.from_environ(environ)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    # Answers of many groups take long to parse; that is no news.
+    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
+    sys.setswitchinterval(0.001)  # a scrape must not wait for the thread that parses them
+    config = ExporterConfig(
+        settings,
+        brokers,
+        groups,
+        listen,
+        port,
+        interval,
+        expire,
+        events=not no_events,
+        compat=compat is not None,
+    )
+    try:
+        service = Exporter(config)
+    except OSError as exc:
+        raise ConfigurationError(
+            f"{listen}:{port} can't be listened on ({exc.strerror or exc}): free it, or give "
+            f"another --listen or --port."
+        ) from exc
+    done = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: done.set())
+    service.start()
+    click.echo(f"Serving http://{listen}:{service.server.port}/metrics.")
+    notify("READY=1", f"STATUS=Serving metrics on {listen}:{service.server.port}.")
+    done.wait()
+    notify("STOPPING=1")
+    service.stop()

@@ -1,0 +1,129 @@
+"""The exporter on a real broker: what it tells is what Kafka has; losing the broker is told, and heals."""
+
+from __future__ import annotations
+
+import time
+
+from kafka import KafkaConsumer, KafkaProducer
+from kafka.structs import OffsetAndMetadata, TopicPartition
+
+from kombu_kafka import topics
+from kombu_kafka.commit_metadata import encode
+from kombu_kafka.options import Options
+from scheduler.local_broker import LocalKafka
+
+from .conftest import GROUP, LETTERS, TOPIC, eventually, health, scrape
+
+PART = {"group": GROUP, "topic": TOPIC, "partition": "0"}
+
+
+def produce(broker: LocalKafka, topic: str, count: int, **record: object) -> None:
+    producer = KafkaProducer(bootstrap_servers=broker.bootstrap)
+    for _ in range(count):
+        producer.send(topic, b"[]", **record)
+    producer.close()
+
+
+def commit(broker: LocalKafka, offset: int, metadata: str = "") -> None:
+    consumer = KafkaConsumer(
+        bootstrap_servers=broker.bootstrap, group_id=GROUP, enable_auto_commit=False
+    )
+    partition = TopicPartition(TOPIC, 0)
+    consumer.assign([partition])
+    consumer.commit({partition: OffsetAndMetadata(offset, metadata, -1)})
+    consumer.close(autocommit=False)
+
+
+def test_lag_before_anything_is_committed(broker: LocalKafka, port: int) -> None:
+    hour_ago = int((time.time() - 3600) * 1000)
+    produce(broker, TOPIC, 20, partition=0, timestamp_ms=hour_ago)
+    eventually(lambda: scrape(port).value("kafka_consumer_group_lag", **PART) == 20)
+    seconds = eventually(lambda: scrape(port).value("kafka_consumer_group_lag_seconds", **PART))
+    assert 3600 <= seconds < 3700
+    assert scrape(port).value("kafka_consumer_group_lag", **{**PART, "partition": "1"}) == 0
+    assert scrape(port).value("celery_queue_length", queue_name=TOPIC) == 20
+
+
+def test_lag_is_what_kafka_says_and_metadata_tells_the_rest(broker: LocalKafka, port: int) -> None:
+    now = int((time.time() - 60) * 1000)
+    produce(broker, TOPIC, 5, partition=0, timestamp_ms=now)
+    commit(broker, 22, encode("worker-0@host", 22, [range(23, 25)]))
+    page = eventually(
+        lambda: (
+            (page := scrape(port)).value("kafka_consumer_group_lag", **PART) == 3
+            and page.value("kafka_consumer_group_lag_seconds", **PART) is not None
+            and page
+        )
+    )
+    options = Options.of(broker.url(TOPIC), {"group_id": GROUP})
+    committed, end = topics.lag(options, TOPIC)[0]
+    assert committed is not None
+    assert end - committed == 3
+    assert page.value("kafka_consumer_group_committed_offset", **PART) == 22
+    assert page.value("kafka_topic_partition_end_offset", topic=TOPIC, partition="0") == 25
+    assert 60 <= page.value("kafka_consumer_group_lag_seconds", **PART) < 160
+    assert page.value("kafka_consumer_group_watermark_distance", **PART) == 3
+    assert page.value("kafka_consumer_group_unfinished_records", **PART) == 1
+    assert page.value("kafka_consumer_group_partition_owner", owner="worker-0@host", **PART) == 1
+    assert page.value("kafka_consumer_group_partition_owners", **PART) == 1
+    commit(broker, 25)
+    eventually(lambda: scrape(port).value("kafka_consumer_group_lag_seconds", **PART) == 0)
+
+
+def test_members_of_a_group_own_what_is_assigned_to_them(broker: LocalKafka, port: int) -> None:
+    consumer = KafkaConsumer(
+        TOPIC, bootstrap_servers=broker.bootstrap, group_id="others", client_id="reader"
+    )
+
+    def joined() -> bool:
+        consumer.poll(timeout_ms=100)
+        consumer.commit()
+        return scrape(port).value("kafka_consumer_group_members", group="others") == 1
+
+    eventually(joined)
+    owners = eventually(
+        lambda: (
+            consumer.poll(timeout_ms=100) is not None
+            and scrape(port).all("kafka_consumer_group_partition_owner", group="others")
+        )
+    )
+    assert {(labels["partition"], labels["owner"]) for labels, _ in owners} == {
+        ("0", "reader/127.0.0.1"),
+        ("1", "reader/127.0.0.1"),
+    }
+    consumer.close()
+    eventually(lambda: scrape(port).value("kafka_consumer_group_members", group="others") == 0)
+
+
+def test_dead_letters_are_counted_as_they_arrive(broker: LocalKafka, port: int) -> None:
+    headers = [("task", b"orders.pay"), ("dlq-exception", b"KeyError"), ("dlq-reason", b"failed")]
+    produce(broker, LETTERS, 3, headers=headers)
+    labels = {"task": "orders.pay", "exception": "KeyError", "reason": "failed"}
+    eventually(lambda: scrape(port).value("celery_dead_letters_arrived_total", **labels) == 3)
+    page = eventually(
+        lambda: (
+            (page := scrape(port)).value("celery_dead_letters", topic=LETTERS) == 3
+            and page.value("celery_dead_letters_oldest_age_seconds", topic=LETTERS) is not None
+            and page
+        )
+    )
+    age = page.value("celery_dead_letters_oldest_age_seconds", topic=LETTERS)
+    assert 0 <= age < 60
+
+
+def test_a_lost_broker_is_told_and_heals(broker: LocalKafka, port: int) -> None:
+    eventually(lambda: scrape(port).value("celery_exporter_kafka_up") == 1)
+    [node] = broker.nodes
+    node.kill()
+    eventually(lambda: scrape(port).value("celery_exporter_kafka_up") == 0)
+    status, said = health(port)
+    assert status == 503
+    assert said["kafka"] is False
+    # What was seen last stays for a while.
+    assert scrape(port).value("kafka_consumer_group_lag", **PART) == 0
+    node.start()
+    broker.wait()
+    produce(broker, TOPIC, 7, partition=0)
+    eventually(lambda: scrape(port).value("kafka_consumer_group_lag", **PART) == 7)
+    assert scrape(port).value("celery_exporter_kafka_up") == 1
+    assert health(port)[1]["kafka"] is True
