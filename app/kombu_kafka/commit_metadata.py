@@ -4,7 +4,7 @@ Kafka keeps one offset a partition and group, and up to 4,096 characters of text
 offset all is done; what is done above it would run again on a host that has no journal, so the text
 says it, together with who committed it::
 
-    v1;<crc32 of the rest, hex>;o=<owner>;w=<offset>;i=<topic id>;a=<attempts>;<form>=<done>
+    v1;<crc32 of the rest, hex>;o=<owner>;w=<offset>;i=<topic>;j=<journal>;a=<attempts>;<form>=<done>
 
 ``w`` is the offset the text was written for: a text beside another offset says nothing. ``i`` is a
 digest of the topic's id: a topic made anew is another topic. ``a`` counts the attempts at records
@@ -47,6 +47,7 @@ class CommitMetadata:
         watermark: the offset that was committed with it.
         done: ranges of offsets that are done, ascending, all above the watermark.
         topic: digest of the topic's id (see `digest`), or an empty text.
+        journal: id of the committer's journal, or an empty text.
         attempts: how often a record was begun and not finished, by offset.
     """
 
@@ -54,6 +55,7 @@ class CommitMetadata:
     watermark: int
     done: tuple[range, ...] = ()
     topic: str = ""
+    journal: str = ""
     attempts: Mapping[int, int] = field(default_factory=dict)
 
 
@@ -68,6 +70,7 @@ def encode(
     done: Iterable[range] = (),
     *,
     topic: str = "",
+    journal: str = "",
     attempts: Mapping[int, int] | None = None,
 ) -> str:
     """Return the metadata of a commit, at most `LIMIT` characters.
@@ -80,12 +83,13 @@ def encode(
         watermark: the offset that is committed.
         done: ranges of offsets that are done: ascending, apart, not below the watermark.
         topic: digest of the topic's id.
+        journal: id of the committer's journal.
         attempts: how often records were begun and not finished, by offset.
 
     Raises:
         ValueError: the ranges are not as they should be.
     """
-    head = _head(owner, watermark, topic, attempts)
+    head = _head(owner, watermark, topic, journal, attempts)
     room = (LIMIT - len(_sealed(head)) - len(";r=")) // 5 * 4
     ranges = _checked(done, watermark)
     runs, bits = _runs(ranges, watermark), _bits(ranges, watermark, room)
@@ -114,7 +118,7 @@ def decode(text: str | None) -> CommitMetadata | None:
         version, checksum, rest = (text or "").split(";", 2)
         if version != _VERSION or checksum != f"{crc32(rest.encode()):08x}":
             return None
-        *fields, (form, coded) = (part.split("=", 1) for part in rest.split(";", 4))
+        *fields, (form, coded) = (part.split("=", 1) for part in rest.split(";", 5))
         named: dict[str, str] = dict(fields)
         watermark = int(named["w"])
         data = base64.b85decode(coded)
@@ -124,20 +128,23 @@ def decode(text: str | None) -> CommitMetadata | None:
             watermark=watermark,
             done=tuple(read(data, watermark)),
             topic=named["i"],
+            journal=named["j"],
             attempts=_read_attempts(named["a"], watermark),
         )
     except (ValueError, KeyError):
         return None
 
 
-def _head(owner: str, watermark: int, topic: str, attempts: Mapping[int, int] | None) -> str:
+def _head(
+    owner: str, watermark: int, topic: str, journal: str, attempts: Mapping[int, int] | None
+) -> str:
     name = quote(owner, safe="@.:/", errors="replace")
     while len(name) > MAX_OWNER:
         owner = owner[:-1]
         name = quote(owner, safe="@.:/", errors="replace")
     told = sorted((attempts or {}).items())[:MAX_ATTEMPTS]
     counts = ",".join(f"{offset - watermark}.{count}" for offset, count in told)
-    return f"o={name};w={watermark};i={topic};a={counts}"
+    return f"o={name};w={watermark};i={topic};j={journal};a={counts}"
 
 
 def _sealed(rest: str) -> str:

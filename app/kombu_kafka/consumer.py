@@ -26,6 +26,7 @@ from kafka.errors import (
 )
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
+from . import attempts
 from .errors import (
     ConfigurationError,
     ConsumerFailedError,
@@ -33,9 +34,8 @@ from .errors import (
     PartitionNotFoundError,
 )
 from .inbox import Inbox
-from .journal import Journal, JournalIdentity
+from .lanes import open_lane
 from .options import Options
-from .order import make_order
 from .record import UNREADABLE
 
 __all__ = ("Consumer",)
@@ -79,7 +79,7 @@ class Consumer:
     """
 
     def __init__(self, options: Options) -> None:
-        self.inbox = Inbox(options.max_buffered)
+        self.inbox = Inbox(options.max_buffered, owner=options.client_id)
         self.error: KombuKafkaError | None = None
         self._options = options
         self._topics: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -132,6 +132,8 @@ class Consumer:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(FINAL_COMMIT_SECONDS + 5)
+        if self._options.state_directory is not None:
+            attempts.forget(self._options.state_directory)
 
     # The thread
 
@@ -218,48 +220,7 @@ class Consumer:
                 )
             self._claim(partition)
             client.assign([*client.assignment(), partition])
-            committed = client.committed(partition)
-            position = self._seek(client, partition, committed)
-            self.inbox.open(partition, position, make_order(self._options.ordering),
-                            self._journal(client, partition, committed), committed)  # fmt: skip
-            self._positions[partition] = position
-            logger.info("Consuming %s-%d from offset %d.", topic, number, position)
-
-    def _seek(self, client: KafkaConsumer, partition: TopicPartition, committed: int | None) -> int:
-        first = client.beginning_offsets([partition])[partition]
-        end = client.end_offsets([partition])[partition]
-        position: int = first if committed is None else committed
-        if position < first:
-            logger.warning(
-                "%d records of %s-%d were deleted by its retention before they were consumed: "
-                "starting at the first that is left, offset %d.",
-                first - position, partition.topic, partition.partition, first,
-            )  # fmt: skip
-            position = first
-        elif position > end:
-            logger.warning(
-                "The group %s committed offset %d of %s-%d, which ends at %d: the topic was made "
-                "anew or cut short; starting at its first record, offset %d.",
-                self._options.group_id, position, partition.topic, partition.partition, end, first,
-            )  # fmt: skip
-            position = first
-        client.seek(partition, position)
-        return position
-
-    def _journal(
-        self, client: KafkaConsumer, partition: TopicPartition, committed: int | None
-    ) -> Journal | None:
-        if self._options.state_directory is None:
-            return None
-        cluster = client._cluster  # the client's only way to the cluster's and the topic's ids
-        identity = JournalIdentity(
-            cluster=str(cluster.cluster_id),
-            group=self._options.group_id,
-            topic=partition.topic,
-            topic_id=str(cluster.topic_id(partition.topic)),
-            partition=partition.partition,
-        )
-        return Journal(self._options.state_directory, identity, committed)
+            self._positions[partition] = open_lane(client, self.inbox, self._options, partition)
 
     def _claim(self, partition: TopicPartition) -> None:
         """Wait until an earlier consumer of this process has let go of the partition."""
@@ -320,30 +281,32 @@ class Consumer:
         idle = time.monotonic() - self._last_commit
         if idle < self._options.commit_interval:
             return
-        watermarks = self.inbox.watermarks(uncommitted=idle < RECOMMIT_SECONDS)
-        if not watermarks:
+        commits = self.inbox.commits(uncommitted=idle < RECOMMIT_SECONDS)
+        if not commits:
             return
         self._last_commit = time.monotonic()
-        self._commit(client, watermarks, COMMIT_SECONDS)
+        self._commit(client, commits, COMMIT_SECONDS)
 
     def _commit(
-        self, client: KafkaConsumer, watermarks: dict[TopicPartition, int], timeout: float
+        self,
+        client: KafkaConsumer,
+        commits: dict[TopicPartition, OffsetAndMetadata],
+        timeout: float,
     ) -> None:
-        offsets = {tp: OffsetAndMetadata(offset, "", -1) for tp, offset in watermarks.items()}
         try:
-            client.commit(offsets, timeout_ms=int(timeout * 1000))
+            client.commit(commits, timeout_ms=int(timeout * 1000))
         except KafkaError as exc:
             self._warn("Offsets of %s are not committed (%s); it is tried again.",
                        self._names(), exc)  # fmt: skip
         else:
-            self.inbox.committed(watermarks)
+            self.inbox.committed(commits)
 
     def _let_go(self, client: KafkaConsumer | None) -> None:
         """Commit what is done, close the client, and let a successor have the partitions."""
         if client is not None:
-            watermarks = self.inbox.watermarks(uncommitted=True)
-            if watermarks:
-                self._commit(client, watermarks, FINAL_COMMIT_SECONDS)
+            commits = self.inbox.commits(uncommitted=True)
+            if commits:
+                self._commit(client, commits, FINAL_COMMIT_SECONDS)
             client.close(autocommit=False, timeout_ms=1000)
         with _owners_lock:
             for claim in self._claims:

@@ -8,25 +8,24 @@ settles it.
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections.abc import Container, Sequence
+import time
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.structs import TopicPartition
+from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from .journal import Journal
 from .order import Order
-from .tracker import OffsetTracker
+from .progress import Lane, Statistics
 from .wakeup import Wakeup
 
 __all__ = ("Delivery", "Inbox")
 
 logger = logging.getLogger(__name__)
-
-#: Offsets kept of a partition, done ones above an unfinished one included, before fetching pauses.
-MAX_TRACKED = 10_000
 
 _tags = count(1)
 
@@ -38,11 +37,13 @@ class Delivery:
     Attributes:
         record: as fetched.
         redelivered: whether it was handed out before.
+        attempts: how often it was begun and took its process down.
         tag: names it until it is settled; never used twice in a process.
     """
 
     record: ConsumerRecord
     redelivered: bool = False
+    attempts: int = 0
     tag: int = field(default_factory=lambda: next(_tags))
 
     @property
@@ -51,32 +52,26 @@ class Delivery:
         return TopicPartition(self.record.topic, self.record.partition)
 
 
-@dataclass
-class _Lane:
-    """All that is known of one partition."""
-
-    order: Order
-    tracker: OffsetTracker
-    journal: Journal | None
-    committed: int
-    redelivered: set[int] = field(default_factory=set)
-
-
 class Inbox:
     """The partitions one consumer owns.
 
     Arguments:
         max_buffered: records waiting in a partition above which it is congested.
+        owner: who owns them, for the metadata of commits.
     """
 
-    def __init__(self, max_buffered: int) -> None:
+    def __init__(self, max_buffered: int, owner: str = "") -> None:
         self.wakeup = Wakeup()
+        self.owner = owner
         self._max_buffered = max_buffered
         self._lock = threading.Lock()
-        self._lanes: dict[TopicPartition, _Lane] = {}
-        self._in_flight: dict[int, Delivery] = {}
+        self._lanes: dict[TopicPartition, Lane] = {}
+        self._in_flight: dict[int, tuple[Delivery, Lane]] = {}
+        #: Tag of the delivery that is under suspicion and out: there is one at most.
+        self._suspect: int | None = None
         self._turn = 0
         self._closed = False
+        self._lease = math.inf
 
     # The consumer's side
 
@@ -87,6 +82,10 @@ class Inbox:
         order: Order,
         journal: Journal | None,
         committed: int | None = None,
+        *,
+        known: Sequence[range] = (),
+        attempts: Mapping[int, int] | None = None,
+        topic: str = "",
     ) -> None:
         """Begin a partition whose next record is at `position`.
 
@@ -96,38 +95,78 @@ class Inbox:
             order: in which its records go out.
             journal: what is known as done, or None.
             committed: the offset that Kafka has for the group, or None.
+            known: what Kafka's metadata says is done above `position`.
+            attempts: how often records were begun and not finished, by offset.
+            topic: digest of the topic's id, for the metadata of commits.
+        """
+        lane = Lane(partition, position, order, journal, committed, known, attempts, topic)
+        with self._lock:
+            self._lanes[partition] = lane
+
+    def drop(self, partition: TopicPartition) -> int:
+        """Forget a partition that this process no longer owns; unknown ones are ignored.
+
+        Returns:
+            How many of its deliveries were in flight: settling one of them has no effect.
         """
         with self._lock:
-            told = -1 if committed is None else committed
-            self._lanes[partition] = _Lane(order, OffsetTracker(position), journal, told)
+            lane = self._lanes.pop(partition, None)
+            if lane is None:
+                return 0
+            late = [tag for tag, (_, other) in self._in_flight.items() if other is lane]
+            for tag in late:
+                del self._in_flight[tag]
+                self._acquit(tag)
+            lane.close()
+        self.wakeup.set()
+        return len(late)
+
+    def partitions(self) -> set[TopicPartition]:
+        """All that are open, held ones included."""
+        with self._lock:
+            return set(self._lanes)
+
+    def hold(self, partition: TopicPartition, held: bool = True) -> None:
+        """Hand out nothing more of a partition, or (`held` False) go on; unknown ones are ignored."""
+        with self._lock:
+            if partition in self._lanes:
+                self._lanes[partition].held = held
+        if not held:
+            self.wakeup.set()
+
+    def busy(self, partition: TopicPartition) -> int:
+        """Number of a partition's deliveries that are not settled."""
+        with self._lock:
+            lane = self._lanes.get(partition)
+            return lane.in_flight if lane else 0
+
+    def lease(self, until: float) -> None:
+        """Hand out nothing after `until` (`time.monotonic`): who owns what is not known then."""
+        with self._lock:
+            expired, self._lease = self._lease <= time.monotonic(), until
+        if expired:
+            self.wakeup.set()
 
     def push(
         self, partition: TopicPartition, records: Sequence[ConsumerRecord], position: int
     ) -> None:
-        """Take records in the order of their offsets; what the journal knows as done is skipped.
+        """Take records in the order of their offsets; what is known as done is skipped.
 
         Arguments:
             partition: an open partition.
             records: what was fetched, none of it pushed before.
             position: where the consumer stands now.
         """
-        skipped = 0
         with self._lock:
-            lane = self._lanes[partition]
-            done = lane.journal.done if lane.journal else {}
-            for record in records:
-                if done.get(record.offset) == record.timestamp:
-                    lane.tracker.advance(record.offset + 1)
-                    skipped += 1
-                    continue
-                lane.tracker.fetched(record.offset)
-                lane.order.push(record)
-            lane.tracker.advance(position)
+            lane = self._lanes.get(partition)
+            if lane is None:
+                return
+            skipped = lane.push(records, position)
         if records:
             self.wakeup.set()
         if skipped:
             logger.info(
-                "Skipped %d records of %s-%d that the journal knows as done.",
+                "Skipped %d records of %s-%d that are known as done.",
                 skipped, partition.topic, partition.partition,
             )  # fmt: skip
 
@@ -137,26 +176,41 @@ class Inbox:
             return {
                 partition
                 for partition, lane in self._lanes.items()
-                if len(lane.order) >= self._max_buffered or len(lane.tracker) >= MAX_TRACKED
+                if lane.congested(self._max_buffered)
             }
 
-    def watermarks(self, *, uncommitted: bool) -> dict[TopicPartition, int]:
-        """Where each partition's watermark is; with `uncommitted`, only those Kafka is not told."""
+    def flowing(self) -> set[TopicPartition]:
+        """Partitions to fetch from: open, not held, and not congested."""
+        congested = self.congested()
         with self._lock:
-            return {
-                partition: lane.tracker.watermark
+            if self._closed:
+                return set()
+            return {tp for tp, lane in self._lanes.items() if not lane.held} - congested
+
+    def commits(self, *, uncommitted: bool) -> dict[TopicPartition, OffsetAndMetadata]:
+        """What Kafka is to be told of each partition; with `uncommitted`, only what it isn't yet.
+
+        The offset is the partition's watermark; the metadata says what is done above it.
+        """
+        with self._lock:
+            commits = {
+                partition: lane.commit(self.owner, uncommitted=uncommitted)
                 for partition, lane in self._lanes.items()
-                if not uncommitted or lane.tracker.watermark != lane.committed
             }
+        return {partition: commit for partition, commit in commits.items() if commit is not None}
 
-    def committed(self, watermarks: dict[TopicPartition, int]) -> None:
-        """Kafka has these watermarks."""
+    def committed(self, commits: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        """Kafka has been told what the latest `commits` returned, or a part of that."""
         with self._lock:
-            for partition, watermark in watermarks.items():
-                lane = self._lanes[partition]
-                lane.committed = watermark
-                if lane.journal:
-                    lane.journal.committed(watermark)
+            for partition, commit in commits.items():
+                lane = self._lanes.get(partition)
+                if lane is not None:
+                    lane.was_committed(commit)
+
+    def statistics(self) -> dict[TopicPartition, Statistics]:
+        """How each partition stands; cheap, and may be asked from any thread."""
+        with self._lock:
+            return {partition: lane.statistics() for partition, lane in self._lanes.items()}
 
     def close(self) -> None:
         """Give nothing out any more; what is in flight can still be settled."""
@@ -168,8 +222,7 @@ class Inbox:
         """Close the journals and the descriptor, when nothing will be settled any more."""
         with self._lock:
             for lane in self._lanes.values():
-                if lane.journal:
-                    lane.journal.close()
+                lane.close()
         self.wakeup.close()
 
     # The worker's side
@@ -177,22 +230,29 @@ class Inbox:
     def take(self, topics: Container[str]) -> Delivery | None:
         """Give a record that may be worked on now, the partitions in turn; None if there is none.
 
-        A `Delivery` must be settled or requeued: until then its partition may wait for it.
+        A `Delivery` must be settled or requeued: until then its partition may wait for it. Of
+        records that may have taken the process down in an earlier life, one is out at a time.
 
         Arguments:
             topics: those that have a consumer.
         """
         with self._lock:
-            if self._closed:
+            if self._closed or time.monotonic() > self._lease:
                 return None
-            lanes = [lane for partition, lane in self._lanes.items() if partition.topic in topics]
+            lanes = [
+                lane
+                for partition, lane in self._lanes.items()
+                if partition.topic in topics and not lane.held
+            ]
             for step in range(len(lanes)):
                 lane = lanes[(self._turn + step) % len(lanes)]
-                record = lane.order.pop()
+                record = lane.next(suspects=self._suspect is None)
                 if record is not None:
                     self._turn += step + 1
-                    delivery = Delivery(record, redelivered=record.offset in lane.redelivered)
-                    self._in_flight[delivery.tag] = delivery
+                    delivery = Delivery(record, *lane.handed_out(record.offset))
+                    self._in_flight[delivery.tag] = delivery, lane
+                    if delivery.attempts and lane.is_suspect(record.offset):
+                        self._suspect = delivery.tag
                     return delivery
             return None
 
@@ -204,7 +264,8 @@ class Inbox:
     def find(self, tag: int) -> Delivery | None:
         """Return the delivery with this tag, or None if it is settled."""
         with self._lock:
-            return self._in_flight.get(tag)
+            found = self._in_flight.get(tag)
+            return found[0] if found else None
 
     def settle(self, tag: int) -> bool:
         """A delivery is done with: its offset may be committed, what waited for it may go.
@@ -213,16 +274,12 @@ class Inbox:
             False if there is no such delivery (a late acknowledgement, dropped without harm).
         """
         with self._lock:
-            delivery = self._in_flight.pop(tag, None)
-            if delivery is None:
+            found = self._in_flight.pop(tag, None)
+            if found is None:
                 return False
-            record = delivery.record
-            lane = self._lanes[delivery.partition]
-            if lane.journal:
-                lane.journal.append(record.offset, record.timestamp)
-            lane.tracker.done(record.offset)
-            lane.redelivered.discard(record.offset)
-            lane.order.release(record)
+            delivery, lane = found
+            lane.settle(delivery.record)
+            self._acquit(tag)
         self.wakeup.set()
         return True
 
@@ -233,11 +290,25 @@ class Inbox:
             False if there is no such delivery.
         """
         with self._lock:
-            delivery = self._in_flight.pop(tag, None)
-            if delivery is None:
+            found = self._in_flight.pop(tag, None)
+            if found is None:
                 return False
-            lane = self._lanes[delivery.partition]
-            lane.redelivered.add(delivery.record.offset)
-            lane.order.requeue(delivery.record)
+            delivery, lane = found
+            lane.requeue(delivery.record)
+            self._acquit(tag)
         self.wakeup.set()
         return True
+
+    def attempt_failed(self, tag: int) -> int:
+        """Count a delivery that took its process down.
+
+        Returns:
+            How many such attempts there were, this one counted; 0 if there is no such delivery.
+        """
+        with self._lock:
+            found = self._in_flight.get(tag)
+            return found[1].attempt_failed(found[0].record.offset) if found else 0
+
+    def _acquit(self, tag: int) -> None:
+        if tag == self._suspect:
+            self._suspect = None

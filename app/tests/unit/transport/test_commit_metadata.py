@@ -43,13 +43,18 @@ def test_what_is_written_is_read(
     attempts = counts.draw(
         st.dictionaries(st.integers(watermark, watermark + 10**6), st.integers(1, 9), max_size=20)
     )
-    text = encode(owner, watermark, done, topic=digest("id"), attempts=attempts)
+    text = encode(owner, watermark, done, topic=digest("id"), journal="j1", attempts=attempts)
     assert len(text) <= LIMIT
     assert text.isascii()
     found = decode(text)
     assert found is not None
     assert found == CommitMetadata(
-        owner.encode(errors="replace").decode(), watermark, tuple(done), digest("id"), attempts
+        owner.encode(errors="replace").decode(),
+        watermark,
+        tuple(done),
+        digest("id"),
+        "j1",
+        attempts,
     )
 
 
@@ -95,7 +100,9 @@ def test_foreign_text_says_nothing(text: str) -> None:
     assert decode(text) is None
 
 
-@pytest.mark.parametrize("text", [None, "", "v1", "v1;;", "v2;0;o=;w=1;i=;a=;r=", "kafka-streams"])
+@pytest.mark.parametrize(
+    "text", [None, "", "v1", "v1;;", "v2;0;o=;w=1;i=;j=;a=;r=", "kafka-streams"]
+)
 def test_no_text_says_nothing(text: str | None) -> None:
     assert decode(text) is None
 

@@ -26,6 +26,9 @@ def test_the_watermark_is_the_lowest_offset_that_is_not_done(
         tracker.done(done)
         undone.discard(done)
         assert tracker.watermark == min(undone, default=tracker.position)
+        above = {number for found in tracker.done_above() for number in found}
+        # Gaps count as done: nothing will ever come of them.
+        assert above == set(range(tracker.watermark + 1, tracker.position)) - undone
     assert tracker.watermark == tracker.position == offset + 3
     assert len(tracker) == 0
 
