@@ -41,6 +41,10 @@ class Options:
         commit_interval: seconds between two commits of offsets.
         max_buffered: records held of a partition before fetching pauses.
         client_id: name of this client in the brokers' logs and metrics.
+        exchange_partitions: partitions of an exchange's topic, where this client makes it: the
+            more, the fewer replies and events of others does a reader have to pass over.
+        exchange_retention: seconds for which an exchange's topic keeps a message for readers that
+            are late, where this client makes the topic.
     """
 
     hosts: tuple[str, ...]
@@ -53,6 +57,8 @@ class Options:
     commit_interval: float = 0.2
     max_buffered: int = 1000
     client_id: str = "kombu-kafka"
+    exchange_partitions: int = 8
+    exchange_retention: float = 600.0
 
     @classmethod
     def of(cls, url: str | BrokerURL, given: Mapping[str, Any] | None = None) -> Options:
@@ -90,7 +96,8 @@ class Options:
                 f"The ordering {values['ordering']!r} is unknown: use one of "
                 f"{', '.join(ORDERINGS)}."
             )
-        for name in ("connect_timeout", "commit_interval", "max_buffered"):
+        for name in ("connect_timeout", "commit_interval", "max_buffered",
+                     "exchange_partitions", "exchange_retention"):  # fmt: skip
             if name in values and not values[name] > 0:
                 raise ConfigurationError(
                     f"The transport option {name!r} must be above 0, not {values[name]!r}."

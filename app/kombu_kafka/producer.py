@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from .errors import BrokerUnavailableError, KombuKafkaError, PartitionNotFoundError, publish_error
 from .options import Options
@@ -45,6 +46,7 @@ class Producer:
     """
 
     def __init__(self, options: Options) -> None:
+        self._patience = options.connect_timeout
         try:
             self._client = KafkaProducer(
                 **options.client_settings(),
@@ -67,7 +69,7 @@ class Producer:
     def send(
         self,
         topic: str,
-        value: bytes,
+        value: bytes | None,
         *,
         key: bytes | None = None,
         headers: Headers | None = None,
@@ -92,7 +94,7 @@ class Producer:
     def publish(
         self,
         topic: str,
-        value: bytes,
+        value: bytes | None,
         *,
         key: bytes | None = None,
         headers: Headers | None = None,
@@ -113,6 +115,27 @@ class Producer:
             future.get(timeout=DELIVERY_TIMEOUT_MS / 1000 + 5)
         except KafkaError as exc:
             raise publish_error(exc, topic, partition) from exc
+
+    def ask(self, question: Callable[..., Any], *args: Any) -> Any:
+        """Run a coroutine of requests on the client's network thread; return what it returns.
+
+        Arguments:
+            question: called there with the client's connection manager and `args`.
+            args: anything.
+
+        Raises:
+            KafkaError: what the coroutine raised, or that it took longer than ``connect_timeout``.
+        """
+        future = self._client._sender._client._manager.call_soon(
+            question, self._client._sender._client._manager, *args
+        )
+        answered = threading.Event()
+        future.add_both(lambda _: answered.set())
+        if not answered.wait(self._patience):
+            raise KafkaTimeoutError(f"no answer within {self._patience:g} seconds")
+        if future.exception is not None:
+            raise future.exception
+        return future.value
 
     @property
     def failed(self) -> bool:
