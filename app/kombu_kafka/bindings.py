@@ -25,7 +25,7 @@ from kafka.structs import TopicPartition
 
 from . import producer, routing
 from .directory import directory
-from .errors import BrokerUnavailableError
+from .errors import BrokerUnavailableError, UnsupportedError
 from .options import Options
 
 __all__ = ("BINDINGS_TOPIC", "Bindings", "bindings", "is_implied")
@@ -186,7 +186,7 @@ def _apply(kinds: dict[Binding, str], record: ConsumerRecord) -> None:
             kind = json.loads(record.value)["type"]
             routing.require_type(exchange, kind)
             kinds[binding] = kind
-    except (ValueError, TypeError, KeyError, routing.UnsupportedError) as exc:
+    except (ValueError, TypeError, KeyError, UnsupportedError) as exc:
         logger.warning(
             "%s holds no binding at offset %d (%s): it is passed over.",
             BINDINGS_TOPIC, record.offset, exc,

@@ -10,11 +10,14 @@ from kombu.transport import virtual
 
 from . import dead_letters, producer
 from .dead_letters import Letter
-from .errors import PublishError, UnsupportedError
+from .directory import directory
+from .errors import PartitionNotFoundError, PublishError, UnsupportedError
+from .exchanges import TRANSIENT, ExchangeChannel
 from .inbox import Delivery
 from .message import Message as KafkaMessage
 from .receivers import Receiver
-from .record import UndecodableRecordError, decode, encode_headers
+from .record import UndecodableRecordError, decode, encode_headers, is_task
+from .subscriber import is_transient_tag
 
 if TYPE_CHECKING:
     from .transport import Transport
@@ -23,16 +26,12 @@ __all__ = ("Channel",)
 
 logger = logging.getLogger(__name__)
 
-#: ``delivery_mode`` of a message that nobody waits for.
-TRANSIENT = 1
 
-
-class Channel(virtual.Channel):
-    """Publishes to topics and hands out what the transport's consumer fetches."""
+class Channel(ExchangeChannel):
+    """Publishes to topics and hands out what the transport's threads fetch."""
 
     Message = KafkaMessage
     do_restore = False
-    supports_fanout = False
 
     connection: Transport
 
@@ -69,35 +68,47 @@ class Channel(virtual.Channel):
         Raises:
             KombuKafkaError: the message is not stored, or that is not known.
         """
-        queues = self._lookup(exchange, routing_key) if exchange else [routing_key]
-        if not queues and message["properties"].get("delivery_mode") != TRANSIENT:
-            raise PublishError(
-                f"No queue is bound to the exchange {exchange!r} by {routing_key!r} on this "
-                f"connection, so the message would vanish: declare the queue before publishing."
-            )
-        for queue in queues:
-            self._put(self.connection.topic_of(queue), message)
+        routes = self.routes(message, exchange, routing_key)
+        properties = message["properties"]
+        for queue in routes.queues:
+            topic = self.connection.topic_of(queue)
+            key, partition = properties.get("partition_key"), properties.get("partition")
+            if partition is not None and (not isinstance(partition, int) or partition < 0):
+                raise PublishError(
+                    f"The partition {partition!r} for a message to {topic} is not a partition "
+                    f"number (0, 1, 2, …)."
+                )
+            self._put(topic, message, key=_key(key, topic), partition=partition)
+        if routes.topic is None:
+            return
+        properties = {**properties, "exchange": exchange, "routing_key": routing_key or ""}
+        message = {**message, "properties": properties}
+        try:
+            self._put(routes.topic, message, partition=routes.partition)
+        except PartitionNotFoundError:
+            # The topic was made anew since this process looked.
+            directory(self.connection.options).forget(routes.topic)
+            again = self.routes(message, exchange, routing_key)
+            if again.topic is not None:
+                self._put(again.topic, message, partition=again.partition)
 
-    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+    def _put(
+        self, topic: str, message: dict[str, Any], *, key: bytes | None = None,
+        partition: int | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
         properties = message["properties"]
         body = message["body"]
-        key, partition = properties.get("partition_key"), properties.get("partition")
-        if partition is not None and (not isinstance(partition, int) or partition < 0):
-            raise PublishError(
-                f"The partition {partition!r} for a message to {queue} is not a partition number "
-                f"(0, 1, 2, …)."
-            )
         try:
             headers = encode_headers(
                 message["headers"], properties, message["content-type"],
                 message["content-encoding"],
             )  # fmt: skip
         except ValueError as exc:
-            raise PublishError(f"The message for {queue} can't be sent: {exc}.") from exc
+            raise PublishError(f"The message for {topic} can't be sent: {exc}.") from exc
         producer.shared(self.connection.options).publish(
-            queue,
+            topic,
             body.encode() if isinstance(body, str) else bytes(body),
-            key=_key(key, queue),
+            key=key,
             headers=headers,
             partition=partition,
             confirm=properties.get("delivery_mode") != TRANSIENT,
@@ -108,8 +119,19 @@ class Channel(virtual.Channel):
     def queue_declare(
         self, queue: str | None = None, passive: bool = False, **kwargs: Any
     ) -> virtual.base.queue_declare_ok_t:
-        """Declare a queue: its topic is declared in the inventory, or made by the brokers."""
+        """Declare a queue: its topic is declared in the inventory, or made by the brokers.
+
+        A queue that goes with its consumer (``exclusive`` or ``auto_delete``) gets no topic.
+        """
+        declared = self.declare_transient(queue, **kwargs)
+        if declared is not None:
+            return declared
         return virtual.base.queue_declare_ok_t(queue, 0, 0)
+
+    def queue_delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
+        """Delete a queue."""
+        if not self.delete_transient(queue):
+            super().queue_delete(queue, *args, **kwargs)
 
     def _purge(self, queue: str) -> int:
         raise UnsupportedError(
@@ -123,7 +145,17 @@ class Channel(virtual.Channel):
         )
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> KafkaMessage | None:
-        """Fetching one message synchronously is not supported yet."""
+        """Fetching one message synchronously is supported where the queue has no topic.
+
+        Raises:
+            UnsupportedError: it has one.
+        """
+        if self.transient(queue) is not None:
+            delivery = self.connection.get_transient(queue)
+            message = None if delivery is None else self._open(delivery, "")
+            if message is not None and no_ack:
+                self.basic_ack(message.delivery_tag)
+            return message
         raise UnsupportedError(
             f"Getting single messages from {queue} is not supported yet: consume the queue."
         )
@@ -134,7 +166,7 @@ class Channel(virtual.Channel):
         self, queue: str, no_ack: bool, callback: Callable[[KafkaMessage], Any], consumer_tag: str,
         **kwargs: Any,
     ) -> None:  # fmt: skip
-        """Consume this process's partitions of a queue.
+        """Consume a queue: this process's partitions of its topic, or what is read for it.
 
         Raises:
             ConfigurationError: no partitions are bound.
@@ -165,7 +197,8 @@ class Channel(virtual.Channel):
     def _open(self, delivery: Delivery, consumer_tag: str) -> KafkaMessage | None:
         """Return a record as a message; None, and it is dead-lettered, where it is none."""
         record = delivery.record
-        self._unacknowledged.add(delivery.tag)
+        if not is_transient_tag(delivery.tag):
+            self._unacknowledged.add(delivery.tag)
         try:
             envelope = decode(record.headers, record.value)
         except UndecodableRecordError as exc:
@@ -194,7 +227,8 @@ class Channel(virtual.Channel):
             for tag in sorted(tag for tag in self._unacknowledged if tag < delivery_tag):
                 self.basic_ack(tag)
         self._forget(delivery_tag)
-        if not self._inbox().settle(delivery_tag):
+        settled = self.connection.holder(delivery_tag).settle(delivery_tag)
+        if not settled and not is_transient_tag(delivery_tag):
             logger.warning("A late acknowledgement was dropped: its message is delivered again.")
 
     def basic_recover(self, requeue: bool = True) -> None:
@@ -206,7 +240,7 @@ class Channel(virtual.Channel):
         """Reject: to the dead letter topic, or (`requeue`) delivered again in its place."""
         if requeue:
             self._forget(delivery_tag)
-            self._inbox().requeue(delivery_tag)
+            self.connection.holder(delivery_tag).requeue(delivery_tag)
         else:
             self.dead_letter(delivery_tag, reason="rejected")
 
@@ -223,14 +257,18 @@ class Channel(virtual.Channel):
             reason: why, in one word that programs can match.
             headers: more to say, by name without the prefix ``dlq-``.
         """
-        inbox = self._inbox()
-        delivery = inbox.find(delivery_tag)
+        holder = self.connection.holder(delivery_tag)
+        delivery = holder.find(delivery_tag)
         if delivery is None:
+            return
+        if is_transient_tag(delivery_tag) and not is_task(delivery.record):
+            # An event, a request, a reply: old news to whoever might look at it later.
+            holder.settle(delivery_tag)
             return
 
         def written() -> None:
             self._forget(delivery_tag)
-            inbox.settle(delivery_tag)
+            holder.settle(delivery_tag)
 
         dead_letters.writer(self.connection.options).write(
             Letter(delivery.record, reason, headers or {}, written)
@@ -244,14 +282,11 @@ class Channel(virtual.Channel):
         super().close()
         self.connection = transport
 
-    def _inbox(self) -> Any:
-        return self.connection.consumer.inbox
-
     def _forget(self, delivery_tag: int) -> None:
         blocked = not self.can_consume()
         self._unacknowledged.discard(delivery_tag)
         if blocked:
-            self._inbox().wakeup.set()
+            self.connection.wakeup.set()
 
 
 def _key(key: object, queue: str) -> bytes | None:

@@ -37,6 +37,7 @@ from .inbox import Inbox
 from .lanes import open_lane
 from .options import Options
 from .record import UNREADABLE
+from .wakeup import Wakeup
 
 __all__ = ("Consumer",)
 
@@ -72,14 +73,15 @@ class Consumer:
 
     Arguments:
         options: brokers, group, partitions, ordering, journal directory.
+        wakeup: set when there may be something to hand out.
 
     Attributes:
         inbox: where records come out and acknowledgements go in.
         error: why the consumer ended by itself, or None.
     """
 
-    def __init__(self, options: Options) -> None:
-        self.inbox = Inbox(options.max_buffered, owner=options.client_id)
+    def __init__(self, options: Options, wakeup: Wakeup | None = None) -> None:
+        self.inbox = Inbox(options.max_buffered, owner=options.client_id, wakeup=wakeup)
         self.error: KombuKafkaError | None = None
         self._options = options
         self._topics: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -94,6 +96,11 @@ class Consumer:
         self._thread = threading.Thread(target=self._run, name="kombu-kafka-consumer", daemon=True)
 
     # Called by the transport, from the event loop's thread
+
+    @property
+    def started(self) -> bool:
+        """Whether there ever was something to consume: the wakeup is then closed by the thread."""
+        return self._thread.ident is not None
 
     def consume(self, topic: str) -> None:
         """Begin to consume this process's partitions of `topic`; returns at once.

@@ -58,10 +58,11 @@ class Inbox:
     Arguments:
         max_buffered: records waiting in a partition above which it is congested.
         owner: who owns them, for the metadata of commits.
+        wakeup: set when there may be something to take; its own by default.
     """
 
-    def __init__(self, max_buffered: int, owner: str = "") -> None:
-        self.wakeup = Wakeup()
+    def __init__(self, max_buffered: int, owner: str = "", wakeup: Wakeup | None = None) -> None:
+        self.wakeup = wakeup or Wakeup()
         self.owner = owner
         self._max_buffered = max_buffered
         self._lock = threading.Lock()

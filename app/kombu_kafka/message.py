@@ -51,8 +51,8 @@ class Message(BaseMessage):
             headers=headers,
             properties={**properties, "delivery_tag": delivery.tag},
             delivery_info={
-                "exchange": "",
-                "routing_key": record.topic,
+                "exchange": properties.get("exchange", ""),
+                "routing_key": properties.get("routing_key", record.topic),
                 "redelivered": delivery.redelivered,
                 "consumer_tag": consumer_tag,
                 "partition_key": key,

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kafka.consumer.fetcher import ConsumerRecord
+
 __all__ = (
     "DEFAULT_CONTENT_ENCODING",
     "DEFAULT_CONTENT_TYPE",
@@ -22,6 +24,7 @@ __all__ = (
     "UndecodableRecordError",
     "decode",
     "encode_headers",
+    "is_task",
 )
 
 Headers = list[tuple[str, bytes]]
@@ -40,7 +43,8 @@ _JSON_HEADERS = "json-headers"
 _PROPERTY = "amqp-"
 
 #: Properties that travel. The rest belongs to one connection (delivery tag) or is Kafka's (key).
-_PROPERTIES = ("correlation_id", "reply_to", "priority", "delivery_mode", "expiration")
+_PROPERTIES = ("correlation_id", "reply_to", "priority", "delivery_mode", "expiration",
+               "exchange", "routing_key")  # fmt: skip
 
 #: Celery's headers that are not text, and what a foreign producer's text for them must hold.
 _TYPED: dict[str, tuple[type, ...]] = {
@@ -139,6 +143,11 @@ def decode(headers: Iterable[tuple[str, bytes | None]] | None, value: bytes | No
     if "task" in envelope.headers:
         _check_task(envelope.headers)
     return envelope
+
+
+def is_task(record: ConsumerRecord) -> bool:
+    """Whether a record, readable or not, asks for a task to be run."""
+    return any(name == "task" for name, _ in record.headers)
 
 
 def _no_value(headers: Mapping[str, bytes | None]) -> str:

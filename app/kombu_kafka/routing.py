@@ -145,4 +145,3 @@ def header(headers: Iterable[tuple[str, bytes | None]], name: str) -> str | None
         if found == name and value is not None:
             return value.decode(errors="replace")
     return None
-

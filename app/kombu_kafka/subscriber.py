@@ -19,6 +19,7 @@ from kafka import KafkaConsumer
 from kafka.errors import CorruptRecordError, KafkaError
 from kafka.structs import TopicPartition
 
+from .directory import directory
 from .inbox import Delivery
 from .options import Options
 from .transients import TransientQueue, queues
@@ -103,12 +104,35 @@ class Subscriber:
     def take(self, names: Container[str]) -> tuple[str, Delivery] | None:
         """Return the next message of these queues, with its queue's name; None if there is none."""
         with self._lock:
-            for index, (name, delivery) in enumerate(self._buffer):
-                if name in names:
-                    del self._buffer[index]
-                    self._in_flight[delivery.tag] = name, delivery
-                    return name, delivery
+            return self._take(names)
+
+    def _take(self, names: Container[str]) -> tuple[str, Delivery] | None:
+        for index, (name, delivery) in enumerate(self._buffer):
+            if name in names:
+                del self._buffer[index]
+                self._in_flight[delivery.tag] = name, delivery
+                return name, delivery
         return None
+
+    def take_now(self, name: str) -> tuple[str, Delivery] | None:
+        """Return the queue's next message; None once it is sure that none was published."""
+        with self._lock:
+            positions = dict(self._queues[name].positions)
+        ends: dict[TopicPartition, int] = {}
+        for topic in {partition.topic for partition in positions}:
+            numbers = [partition.partition for partition in positions if partition.topic == topic]
+            ends.update(directory(self._options).ends(topic, numbers) or {})
+        deadline = time.monotonic() + self._options.connect_timeout
+        while True:
+            with self._lock:
+                taken = self._take((name,))
+                queue = self._queues.get(name)
+                if taken is not None or queue is None or time.monotonic() > deadline:
+                    return taken
+                now = queue.positions
+                if all(now.get(partition, end) >= end for partition, end in ends.items()):
+                    return None
+            time.sleep(0.005)
 
     def find(self, tag: int) -> Delivery | None:
         """Return the message with this tag that is not acknowledged, or None."""
@@ -155,7 +179,8 @@ class Subscriber:
                     self._read(client, wanted)
                     continue
                 if client is not None and time.monotonic() - idle_since > LINGER_SECONDS:
-                    client = self._disconnect(client)
+                    self._disconnect(client)
+                    client = None
                 self._changed.wait(None if client is None else LINGER_SECONDS / 2)
             except KafkaError as exc:
                 self._warn("Reading %s is interrupted (%s); trying again.",
@@ -163,7 +188,8 @@ class Subscriber:
                 self._stop.wait(RETRY_SECONDS)
             except Exception:
                 logger.exception("Reading exchanges failed; connecting anew.")
-                client = self._disconnect(client)
+                self._disconnect(client)
+                client = None
                 self._stop.wait(RETRY_SECONDS)
         self._disconnect(client)
 

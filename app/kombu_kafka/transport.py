@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import select
 import time
 from functools import cached_property
@@ -15,10 +16,20 @@ from kombu.transport import virtual
 from . import producer
 from .channel import Channel as KafkaChannel
 from .consumer import Consumer
-from .errors import BrokerUnavailableError, PartitionNotFoundError, PublishError
+from .errors import (
+    BrokerUnavailableError,
+    KombuKafkaError,
+    PartitionNotFoundError,
+    PublishError,
+)
+from .inbox import Delivery, Inbox
 from .options import Options
 from .receivers import Receiver, Receivers
+from .routing import DIRECT, EXCHANGE_TYPES, topic_name
+from .subscriber import Subscriber, is_transient_tag
+from .transients import TransientQueues, queues
 from .url import DEFAULT_PORT, mask_password, parse
+from .wakeup import Wakeup
 
 __all__ = ("Transport",)
 
@@ -33,8 +44,9 @@ BURST = 100
 class Transport(virtual.Transport):
     """Apache Kafka as a broker.
 
-    A process's partitions are read by one consumer (and its thread) a connection; messages come
-    out of it on the event loop, or in :meth:`drain_events`.
+    A process's partitions are read by one consumer (and its thread) a connection, what is
+    published to exchanges by one subscriber; messages come out of both on the event loop, or in
+    :meth:`drain_events`.
     """
 
     Channel = KafkaChannel
@@ -45,13 +57,17 @@ class Transport(virtual.Transport):
     connection_errors = (*virtual.Transport.connection_errors, BrokerUnavailableError)
     channel_errors = (*virtual.Transport.channel_errors, PublishError, PartitionNotFoundError)
     implements = virtual.Transport.implements.extend(
-        asynchronous=True, exchange_type=frozenset(["direct", "topic"]), heartbeats=False
+        asynchronous=True, exchange_type=EXCHANGE_TYPES, heartbeats=False
     )
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
         self.receivers = Receivers()
+        #: Transient queue → its consumers, the next one in front.
+        self.listeners: dict[str, list[Receiver]] = {}
         self._loop: Any = None
+        self._pid = os.getpid()
+        self._tasks_first = False
 
     @cached_property
     def options(self) -> Options:
@@ -65,7 +81,22 @@ class Transport(virtual.Transport):
     @cached_property
     def consumer(self) -> Consumer:
         """The consumer of this connection; its thread starts with the first queue."""
-        return Consumer(self.options)
+        return Consumer(self.options, self.wakeup)
+
+    @cached_property
+    def subscriber(self) -> Subscriber:
+        """The reader of exchanges of this connection; its thread starts with the first queue."""
+        return Subscriber(self.options, self.wakeup)
+
+    @cached_property
+    def wakeup(self) -> Wakeup:
+        """What the event loop waits on."""
+        return Wakeup()
+
+    @property
+    def transients(self) -> TransientQueues:
+        """The queues without topics that this process has declared."""
+        return queues(self.options)
 
     def driver_version(self) -> str:
         """Return the version of Kafka's client."""
@@ -88,14 +119,22 @@ class Transport(virtual.Transport):
 
     def close_connection(self, connection: Transport) -> None:
         """Close; what is in flight may still be acknowledged until the process ends."""
+        if self._pid != os.getpid():
+            return  # a forked child: threads, sockets and descriptors are the parent's
         self._unregister()
         super().close_connection(connection)
-        if "consumer" in self.__dict__:
-            self.consumer.close()
+        if "subscriber" in self.__dict__:
+            self.subscriber.close()
+        if "options" in self.__dict__:
+            self.transients.release(id(self))
+        if "consumer" in self.__dict__ and self.consumer.started:
+            self.consumer.close()  # and the wakeup with it, when all is settled
+        elif "wakeup" in self.__dict__:
+            self.wakeup.close()
 
     def verify_connection(self, connection: Transport) -> bool:
         """Whether the connection is of use: False once its consumer has failed."""
-        return "consumer" not in self.__dict__ or self.consumer.error is None
+        return self._failure() is None
 
     def positions(self) -> dict[tuple[str, int], int] | None:
         """Where consumption of each bound partition began, by topic and partition.
@@ -112,25 +151,73 @@ class Transport(virtual.Transport):
 
     def topic_of(self, queue: str) -> str:
         """Return the topic of a queue: its own name, or the URL's topic for Celery's default queue."""
-        return self.default_topic or queue if queue == DEFAULT_QUEUE else queue
+        name = self.default_topic or queue if queue == DEFAULT_QUEUE else queue
+        return topic_name(name)
 
     # Consuming
 
     def consume(self, receiver: Receiver) -> None:
         """Have a consumer get what comes from its queue."""
-        topic = self.topic_of(receiver.queue)
-        self.receivers.add(topic, receiver)
-        self.consumer.consume(topic)
-        self.consumer.inbox.wakeup.set()
+        transient = receiver.channel.transient(receiver.queue)
+        if transient is not None:
+            if not transient.bindings:
+                self.transients.bind(transient.name, "", DIRECT, transient.name)
+            transient.consumers += 1
+            self.listeners.setdefault(transient.name, []).append(receiver)
+            self.subscriber.add(transient)
+        else:
+            topic = self.topic_of(receiver.queue)
+            self.receivers.add(topic, receiver)
+            self.consumer.consume(topic)
+        self.wakeup.set()
 
     def cancel(self, channel: KafkaChannel, consumer_tag: str) -> None:
         """Hand out nothing more to a consumer."""
+        if self._pid != os.getpid():
+            return  # a forked child: the consumers are the parent's
         self.receivers.remove(channel, consumer_tag)
+        for name, receivers in list(self.listeners.items()):
+            for receiver in tuple(receivers):
+                if receiver.channel is not channel or receiver.tag != consumer_tag:
+                    continue
+                receivers.remove(receiver)
+                transient = self.transients.get(name)
+                if transient is not None:
+                    transient.consumers -= 1
+                    if not transient.consumers:
+                        channel.delete_transient(name)
+            if not receivers:
+                self.listeners.pop(name, None)
+                self.subscriber.remove(name)
+
+    def forget(self, queue: str) -> None:
+        """Delete a transient queue: its consumers here get nothing more."""
+        self.listeners.pop(queue, None)
+        if "subscriber" in self.__dict__:
+            self.subscriber.remove(queue)
+        self.transients.delete(queue)
+
+    def get_transient(self, queue: str) -> Delivery | None:
+        """Return the next message of a transient queue, or None if there is none now."""
+        transient = self.transients.get(queue)
+        if transient is None or not transient.bindings:
+            return None
+        self.subscriber.add(transient)
+        try:
+            taken = self.subscriber.take_now(queue)
+            return None if taken is None else taken[1]
+        finally:
+            if queue not in self.listeners:
+                self.subscriber.remove(queue)
+
+    def holder(self, tag: int) -> Inbox | Subscriber:
+        """Return who knows the message with this delivery tag."""
+        return self.subscriber if is_transient_tag(tag) else self.consumer.inbox
 
     def register_with_event_loop(self, connection: Transport, loop: Any) -> None:
-        """Deliver messages from Celery's event loop, when the consumer has some."""
+        """Deliver messages from Celery's event loop, when there are some."""
         self._loop = loop
-        loop.add_reader(self.consumer.inbox.wakeup.fd, self.on_readable, connection, loop)
+        loop.add_reader(self.wakeup.fd, self.on_readable, connection, loop)
 
     def on_readable(self, connection: Transport, loop: Any) -> None:
         """Deliver what may be worked on now.
@@ -141,13 +228,14 @@ class Transport(virtual.Transport):
         Raises:
             KombuKafkaError: the consumer has failed.
         """
-        self.consumer.inbox.wakeup.clear()
-        if self.consumer.error is not None:
-            raise self.consumer.error
+        self.wakeup.clear()
+        failure = self._failure()
+        if failure is not None:
+            raise failure
         for _ in range(BURST):
             if not self._deliver_one(guarded=True):
                 return
-        self.consumer.inbox.wakeup.set()
+        self.wakeup.set()
 
     def drain_events(self, connection: Transport, timeout: float | None = None) -> None:
         """Deliver at least one message.
@@ -160,30 +248,61 @@ class Transport(virtual.Transport):
             socket.timeout: nothing came in time.
             KombuKafkaError: the consumer has failed.
         """
-        wakeup = self.consumer.inbox.wakeup
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            wakeup.clear()
-            if self.consumer.error is not None:
-                raise self.consumer.error
+            self.wakeup.clear()
+            failure = self._failure()
+            if failure is not None:
+                raise failure
             if self._deliver_one(guarded=False):
-                wakeup.set()
+                self.wakeup.set()
                 return
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            readable, _, _ = select.select([wakeup.fd], [], [], left)
+            readable, _, _ = select.select([self.wakeup.fd], [], [], left)
             if not readable:
                 raise TimeoutError(f"no message within {timeout} seconds")
 
+    def _failure(self) -> KombuKafkaError | None:
+        return self.consumer.error if "consumer" in self.__dict__ else None
+
     def _deliver_one(self, *, guarded: bool) -> bool:
+        # In turns: neither a flood of events nor one of tasks may keep the other waiting.
+        self._tasks_first = not self._tasks_first
+        sources = [self._next_published, self._next_queued]
+        for source in reversed(sources) if self._tasks_first else sources:
+            found = source()
+            if found is not None:
+                self._deliver(*found, guarded=guarded)
+                return True
+        return False
+
+    def _next_queued(self) -> tuple[Delivery, Receiver] | None:
+        """Return the next message of a queue with a topic, if its consumer has room."""
+        if not self.receivers:
+            return None
         taken = map(self.consumer.inbox.take, self.receivers.ready())
         delivery = next(filter(None, taken), None)
         if delivery is None:
-            return False
-        receiver = self.receivers.next(delivery.record.topic)
+            return None
+        return delivery, self.receivers.next(delivery.record.topic)
+
+    def _next_published(self) -> tuple[Delivery, Receiver] | None:
+        """Return the next message of a transient queue; these know no prefetch limit."""
+        if not self.listeners:
+            return None
+        taken = self.subscriber.take(self.listeners)
+        if taken is None:
+            return None
+        queue, delivery = taken
+        receivers = self.listeners[queue]
+        receivers.append(receivers.pop(0))
+        return delivery, receivers[-1]
+
+    def _deliver(self, delivery: Delivery, receiver: Receiver, *, guarded: bool) -> None:
         try:
             receiver.channel.deliver(delivery, receiver)
         except self.connection_errors:
-            self.consumer.inbox.requeue(delivery.tag)
+            self.holder(delivery.tag).requeue(delivery.tag)
             raise
         except Exception as exc:
             if not guarded:
@@ -198,10 +317,9 @@ class Transport(virtual.Transport):
                 reason="refused",
                 headers={"exception": type(exc).__name__, "message": str(exc)},
             )
-        return True
 
     def _unregister(self) -> None:
         loop, self._loop = self._loop, None
-        if loop is not None and "consumer" in self.__dict__:
+        if loop is not None:
             with contextlib.suppress(KeyError, OSError, ValueError):
-                loop.remove_reader(self.consumer.inbox.wakeup.fd)
+                loop.remove_reader(self.wakeup.fd)
