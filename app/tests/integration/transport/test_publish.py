@@ -15,6 +15,7 @@ from kombu_kafka.errors import (
     PartitionNotFoundError,
     PublishError,
 )
+from kombu_kafka.routing import topic_name as topic_of
 
 from .conftest import Connect, Look
 
@@ -72,9 +73,14 @@ def test_a_message_too_large(connect: Connect, look: Look, topic: str) -> None:
     assert look.records(topic) == []
 
 
-def test_a_name_that_no_topic_can_have(connect: Connect) -> None:
-    with pytest.raises(PublishError):
-        connect().Producer().publish({}, routing_key="no topic!")
+def test_a_name_that_no_topic_can_have_lies_in_one_like_it(
+    connect: Connect, look: Look, topic_name: str
+) -> None:
+    """Celery's own worker_direct names queues so: ``worker@host.dq2``."""
+    queue = f"{topic_name}@host"
+    connect().Producer().publish({}, routing_key=queue)
+    assert len(look.records(topic_of(queue))) == 1
+    assert topic_of(queue).startswith(f"{topic_name}_host-")
 
 
 def test_a_key_that_is_no_text(connect: Connect, topic: str) -> None:
