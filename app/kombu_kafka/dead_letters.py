@@ -23,16 +23,32 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLarg
 from . import producer
 from .errors import KombuKafkaError, PublishError
 from .options import Options
-from .record import Headers
+from .record import UNREADABLE, Headers
 
-__all__ = ("HEADER_PREFIX", "DeadLetterWriter", "Letter", "letter_headers", "writer")
+__all__ = (
+    "FIRST_FAILED_AT",
+    "HEADER_PREFIX",
+    "REPLAYS",
+    "DeadLetterWriter",
+    "Letter",
+    "first_failure_of",
+    "letter_headers",
+    "replays_of",
+    "writer",
+)
 
 logger = logging.getLogger(__name__)
 
 #: What this transport adds begins with this.
 HEADER_PREFIX = "dlq-"
+#: How often a record was replayed; a replayed record has this header, and every letter.
+REPLAYS = HEADER_PREFIX + "replays"
+#: When it failed first, in seconds since the epoch; likewise.
+FIRST_FAILED_AT = HEADER_PREFIX + "first-failed-at"
 #: Longest value of an added header, in bytes.
 MAX_HEADER_BYTES = 16_384
+#: Longest name of a task, or id of one, that is repeated, in bytes.
+MAX_NAME_BYTES = 255
 #: Seconds before a letter that was not confirmed is written again.
 RETRY_SECONDS = 1.0
 #: Seconds for what is unwritten when the process ends.
@@ -58,30 +74,77 @@ class Letter:
     written: Callable[[], object] = lambda: None
 
 
-def letter_headers(letter: Letter, failed_at: float) -> Headers:
+def letter_headers(letter: Letter, failed_at: float, owner: str = "") -> Headers:
     """Return a letter's headers: the record's own, then ours.
+
+    What a record of anybody's says under our prefix stays the record's own: ``dlq-header-count``
+    tells where ours begin, and a reader takes the last of that name.
 
     Arguments:
         letter: the letter.
         failed_at: when it failed, seconds since the epoch.
+        owner: who owned the record's partition.
     """
     record = letter.record
+    headers = record.headers or []
+    said = dict(headers)
+    unreadable = b""
+    if record.timestamp < 0 and [*said] == [UNREADABLE]:
+        headers, unreadable = (
+            [],
+            said[UNREADABLE] or b"",
+        )  # a stand-in: nothing of it is the record's
     about = {
+        "header-count": str(len(headers)),
         "topic": record.topic,
         "partition": str(record.partition),
         "offset": str(record.offset),
         "timestamp": str(record.timestamp),
+        "task": _readable(said.get("task")),
+        "task-id": _readable(said.get("id")),
         "reason": letter.reason,
+        "owner": owner,
+        "replays": str(replays_of(said)),
+        "first-failed-at": f"{min(first_failure_of(said) or failed_at, failed_at):.3f}",
         "failed-at": f"{failed_at:.3f}",
         **letter.details,
     }
     if record.value is None:
         about["null-value"] = "true"  # the client can't send a record with neither key nor value
-    original = [(name, b"" if value is None else value) for name, value in record.headers or ()]
+    if unreadable:
+        about["unreadable"] = unreadable.decode(errors="replace")
+    null = [str(place) for place, (_, value) in enumerate(headers) if value is None]
+    if null:
+        about["null-headers"] = ",".join(null)  # nor a header without a value
+    original = [(name, b"" if value is None else value) for name, value in headers]
     return original + [
-        (HEADER_PREFIX + name, text.encode(errors="replace")[:MAX_HEADER_BYTES])
-        for name, text in about.items()
+        (HEADER_PREFIX + name, _bounded(text)) for name, text in about.items() if text
     ]
+
+
+def replays_of(headers: Mapping[str, bytes | None]) -> int:
+    """Return how often a record with these headers was replayed; what is no count is none."""
+    text = headers.get(REPLAYS) or b""
+    return int(text) if text.isdigit() and len(text) <= 6 else 0
+
+
+def first_failure_of(headers: Mapping[str, bytes | None]) -> float | None:
+    """Return when a replayed record failed first, in seconds since the epoch, or None."""
+    try:
+        seconds = float(headers.get(FIRST_FAILED_AT) or b"")
+    except ValueError:
+        return None
+    return seconds if 0 < seconds < 1e11 else None
+
+
+def _readable(raw: bytes | None) -> str:
+    return (raw or b"")[:MAX_NAME_BYTES].decode(errors="replace")
+
+
+def _bounded(text: str) -> bytes:
+    """Encode, cut at the limit but never within a character."""
+    raw = text.encode(errors="replace")[:MAX_HEADER_BYTES]
+    return raw.decode(errors="ignore").encode()
 
 
 class DeadLetterWriter:
@@ -177,9 +240,10 @@ class DeadLetterWriter:
         self, client: producer.Producer, letter: Letter, omitted: tuple[str, ...] = ()
     ) -> Any:
         record = letter.record
-        headers = letter_headers(letter, time.time())
+        headers = letter_headers(letter, time.time(), self._options.client_id)
         if "headers" in omitted:
             headers = headers[len(record.headers or ()) :]
+            headers += [(HEADER_PREFIX + "header-count", b"0")]
         headers += [(f"{HEADER_PREFIX}{part}-omitted", b"too large") for part in omitted]
         return client.send(
             self._options.dead_letter_topic,

@@ -61,6 +61,8 @@ class Message(BaseMessage):
             channel=channel,
         )
         self._undecodable: Exception | None = self.errors[0][1] if self.errors else None
+        #: Why whoever consumes will reject it: the letter's reason and details.
+        self.refusal: tuple[str, dict[str, str]] | None = None
 
     def decode(self) -> Any:
         """Deserialize the body; the result is remembered.
@@ -84,8 +86,7 @@ class Message(BaseMessage):
         if self._undecodable is None or self.acknowledged:
             super().ack(multiple=multiple)
             return
-        self.channel.dead_letter(
-            self.delivery_tag,
+        self._dead_letter(
             reason="undecodable",
             headers={
                 "exception": type(self._undecodable).__name__,
@@ -93,3 +94,15 @@ class Message(BaseMessage):
             },
         )
         self._state = "ACK"
+
+    def reject(self, requeue: bool = False) -> None:
+        """Reject the message; without `requeue` it goes to the dead letter topic."""
+        if self.refusal is None or requeue or self.acknowledged:
+            super().reject(requeue=requeue)
+            return
+        reason, details = self.refusal
+        self._dead_letter(reason=reason, headers=details)
+        self._state = "REJECTED"
+
+    def _dead_letter(self, *, reason: str, headers: dict[str, str]) -> None:
+        self.channel.dead_letter(self.delivery_tag, reason=reason, headers=headers)

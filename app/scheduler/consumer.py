@@ -1,10 +1,11 @@
-"""Celery's consumer, with a stop that forgets no task it has already given to a child."""
+"""Celery's consumer: a stop forgets no task it has given to a child, and a refused record says why."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
+from celery.exceptions import NotRegistered
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
@@ -18,14 +19,32 @@ ACCEPT_SECONDS = 5.0
 
 
 class Consumer(CeleryConsumer):
-    """Celery 5.7's consumer, but for one thing.
+    """Celery 5.7's consumer, but for two things.
 
     When a worker stops, Celery's prefork pool forgets each task that no child has accepted yet,
     because the broker will deliver it again. One that is on its way to a child runs all the same:
     its result is dropped, the child waits half a minute for somebody to read it, and after the
     restart the task runs a second time. So at a stop the event loop goes on until what was given
     to the children is accepted. Then it is waited for like every running task.
+
+    What Celery can't make a task of it rejects without a reason; the dead letter tells one.
     """
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """A record that names no task."""
+        _refuse(message, "no-task", "", "The message names no task.")
+        super().on_unknown_message(body, message)
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """A task that this worker has not got."""
+        told = f"No task of this name is registered in the worker: {exc}"
+        _refuse(message, "unknown-task", NotRegistered.__name__, told, self.hostname)
+        super().on_unknown_task(body, message, exc)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """A message that names a task but is none."""
+        _refuse(message, "invalid-task", type(exc).__name__, str(exc), self.hostname)
+        super().on_invalid_task(body, message, exc)
 
     def on_close(self) -> None:
         """Empty Celery's queues; called at a stop, and when a connection was lost."""
@@ -58,3 +77,8 @@ def _on_its_way(job: Any) -> bool:
 
 def _nothing() -> None:
     """Wake the event loop."""
+
+
+def _refuse(message: Any, reason: str, exception: str, told: str, worker: str = "") -> None:
+    details = {"exception": exception, "message": told, "worker": worker}
+    message.refusal = (reason, {name: text for name, text in details.items() if text})

@@ -28,9 +28,12 @@ from celery.exceptions import (
     WorkerLostError,
 )
 from celery.utils.log import get_logger
+from celery.utils.serialization import UnpickleableExceptionWrapper
 from celery.worker import state
 from celery.worker.request import Request
 from kombu.asynchronous import get_event_loop
+
+from scheduler.task import WrongArgumentsError, is_hard, is_passing
 
 __all__ = ["DELIVERY_LIMIT", "DeadLetterRequest", "Failure"]
 
@@ -49,24 +52,29 @@ class Failure:
     """Why a task will not run again.
 
     Attributes:
-        reason: One word for programs: `exception`, `rejected`, `time-limit`, `worker-lost`.
+        reason: One word for programs: `exception`, `arguments`, `rejected`, `time-limit`,
+            `worker-lost`.
         exception: Name of the exception's class.
         message: What the exception says.
         traceback: Where it was raised, if the child could tell.
+        kind: `passing` or `hard`, as the task declares it; else empty.
     """
 
     reason: str
     exception: str
     message: str
     traceback: str = ""
+    kind: str = ""
 
-    def headers(self, worker: str) -> dict[str, str]:
+    def headers(self, worker: str, attempts: int) -> dict[str, str]:
         """What the dead letter tells besides the record itself; the transport adds the prefix."""
         told = {
             "exception": self.exception,
             "message": self.message[:MAX_MESSAGE],
             "traceback": self.traceback[-MAX_TRACEBACK:],
+            "kind": self.kind,
             "worker": worker,
+            "attempts": str(attempts),
         }
         return {name: text for name, text in told.items() if text}
 
@@ -89,7 +97,7 @@ class DeadLetterRequest(Request):
         if _lost(exc) and (state.should_terminate or self._already_cancelled):
             state.task_ready(self)  # we killed it ourselves: unacknowledged, it comes again
             return None
-        self._failure = _final(exc, exc_info)
+        self._failure = _final(exc, exc_info, self.task)
         try:
             if isinstance(exc, MemoryError):
                 # Celery would raise it again, in the main process, and never acknowledge.
@@ -122,8 +130,8 @@ class DeadLetterRequest(Request):
 
     def acknowledge(self) -> None:
         """Acknowledge the record, or dead-letter it if its task failed for good."""
-        self._returns.pop(self._record, None)
         if self._failure is None:
+            self._returns.pop(self._record, None)
             super().acknowledge()
         else:
             self._dead_letter(self._failure)
@@ -195,14 +203,21 @@ class DeadLetterRequest(Request):
         if self.acknowledged:
             return
         self.acknowledged = True
+        attempts = self._attempts()
         self._returns.pop(self._record, None)
         hub = get_event_loop()
         if hub is None:
-            self._send_dead_letter(failure)
+            self._send_dead_letter(failure, attempts)
         else:  # as Celery does with acknowledgements: pools call back from threads of their own
-            hub.call_soon(self._send_dead_letter, failure)
+            hub.call_soon(self._send_dead_letter, failure, attempts)
 
-    def _send_dead_letter(self, failure: Failure) -> None:
+    def _attempts(self) -> int:
+        """How often the task was begun: its retries, and its deliveries that took a child down."""
+        retries = self._request_dict.get("retries")
+        lost = self._returns.get(self._record, 0)
+        return (retries if isinstance(retries, int) else 0) + max(1, lost)
+
+    def _send_dead_letter(self, failure: Failure, attempts: int) -> None:
         message = self.message
         logger.error(
             "Task %s[%s] from topic %s, partition %s, offset %s becomes a dead letter (%s): %s: %s",
@@ -215,7 +230,9 @@ class DeadLetterRequest(Request):
         )
         try:
             message.channel.dead_letter(
-                message.delivery_tag, reason=failure.reason, headers=failure.headers(self.hostname)
+                message.delivery_tag,
+                reason=failure.reason,
+                headers=failure.headers(self.hostname, attempts),
             )
         except self.connection_errors as exc:
             # As with an acknowledgement: the record comes again on the next connection.
@@ -244,9 +261,13 @@ def _lost(exc: BaseException) -> bool:
     return isinstance(exc, (WorkerLostError, SystemExit, KeyboardInterrupt))
 
 
-def _final(exc: BaseException, exc_info: Any) -> Failure | None:
+def _final(exc: BaseException, exc_info: Any, task: Any) -> Failure | None:
     """Say why the task will not run again; None if it will, or if it was not meant to."""
     message = _text(exc)
+    name = type(exc).__name__
+    if isinstance(exc, UnpickleableExceptionWrapper):
+        name = str(exc.exc_cls_name)
+    kind = "hard" if is_hard(task, exc) else "passing" if is_passing(task, exc) else ""
     if isinstance(exc, Reject):
         if exc.requeue:
             return None
@@ -257,6 +278,8 @@ def _final(exc: BaseException, exc_info: Any) -> Failure | None:
         reason = "worker-lost"
     elif isinstance(exc, TimeLimitExceeded):
         reason, message = "time-limit", f"The task ran longer than {exc.args[0]} seconds."
+    elif isinstance(exc, WrongArgumentsError):
+        reason = "arguments"
     else:
         reason = "exception"
-    return Failure(reason, type(exc).__name__, message, str(exc_info.traceback or ""))
+    return Failure(reason, name, message, str(exc_info.traceback or ""), kind)

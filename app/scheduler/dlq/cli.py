@@ -1,0 +1,326 @@
+"""`scheduler dlq`: look at dead letters, replay them, skip them.
+
+Exit codes: 0 done; 1 no letter is meant, or none is left; 2 the command is wrong; 3 some letters
+were refused; 65 what was to be imported is no export; 69 the brokers can't be reached; 75 somebody
+else took over; 78 a setting is wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from kombu_kafka.errors import BrokerUnavailableError, ConfigurationError, KombuKafkaError
+from kombu_kafka.options import Options
+from scheduler.dlq.desk import FencedError
+from scheduler.dlq.filters import SORTS, STATES, Filter, FilterError, parse_time, sort
+from scheduler.dlq.index import Entry, Index
+from scheduler.dlq.letters import LetterId, LetterIdError
+from scheduler.dlq.reader import Reader
+from scheduler.dlq.texts import plain
+from scheduler.settings import Settings, SettingsError
+
+__all__ = ["Failure", "Session", "Usage", "dlq", "filtered", "guarded", "session"]
+
+stdout = Console()
+stderr = Console(stderr=True)
+
+NOTHING, USAGE, REFUSED, EX_DATAERR, EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = 1, 2, 3, 65, 69, 75, 78
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+class Failure(click.ClickException):
+    """One sentence for people, a code for scripts."""
+
+    def __init__(self, sentence: str, exit_code: int) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
+
+    def show(self, file: Any = None) -> None:
+        """Print the sentence."""
+        text = Text.assemble(("scheduler: ", "bold red"), plain(self.message))
+        stderr.print(text, highlight=False, soft_wrap=True)
+
+
+class Usage(Failure):
+    """The command is wrong."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, USAGE)
+
+
+@dataclass
+class Session:
+    """What a command works with."""
+
+    options: Options
+    reader: Reader
+    index: Index
+
+    @property
+    def topic(self) -> str:
+        return self.options.dead_letter_topic
+
+
+@contextmanager
+def session() -> Iterator[Session]:
+    """Connect as the environment says; turn every error of ours into a sentence and a code."""
+    with guarded():
+        settings = Settings.from_environ(os.environ)
+        options = Options.of(
+            settings.broker_url,
+            {
+                "group_id": settings.group_id,
+                "connect_timeout": settings.connect_timeout,
+                "dead_letter_topic": settings.dead_letter_topic,
+                "client_id": "scheduler-dlq",
+            },
+        )
+        with Reader(options) as reader:
+            yield Session(options, reader, Index(options, reader))
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Turn errors of ours into a sentence and a code."""
+    try:
+        yield
+    except (SettingsError, ConfigurationError) as exc:
+        raise Failure(str(exc), EX_CONFIG) from exc
+    except BrokerUnavailableError as exc:
+        raise Failure(str(exc), EX_UNAVAILABLE) from exc
+    except FencedError as exc:
+        raise Failure(str(exc), EX_TEMPFAIL) from exc
+    except (FilterError, LetterIdError) as exc:
+        raise Usage(str(exc)) from exc
+    except KombuKafkaError as exc:
+        raise Failure(str(exc), NOTHING) from exc
+    except KeyboardInterrupt:
+        raise Failure("Interrupted; what is not done yet the same command does.", 130) from None
+
+
+def filtered(default_state: str) -> Callable[[C], C]:
+    """Give a command the options that choose letters; it gets a `Filter` as `choice`."""
+
+    def decorate(command: C) -> C:
+        @wraps(command)
+        def wrapper(ids: tuple[str, ...], since: str | None, until: str | None, state: str, **rest: Any) -> Any:
+            names = ("task", "exception", "reason", "kind", "topic", "partition", "key", "task_id")
+            with guarded():
+                choice = Filter(
+                    ids=frozenset(map(LetterId.parse, ids)) if ids else None,
+                    since=None if since is None else parse_time(since),
+                    until=None if until is None else parse_time(until),
+                    # Whoever names letters means them whatever they are.
+                    state=None if state == "all" or (ids and state == "auto") else
+                    default_state if state == "auto" else state,
+                    **{name: rest.pop(name) for name in names},
+                )
+            return command(choice=choice, **rest)
+
+        for option in reversed((
+            click.argument("ids", nargs=-1, metavar="[ID]..."),
+            click.option("--task", help="Name of the task; may hold * and ?."),
+            click.option("--exception", help="Name of the exception's class; may hold * and ?."),
+            click.option("--reason", help="Why it is here: exception, time-limit, worker-lost, …"),
+            click.option("--kind", type=click.Choice(["passing", "hard"]), help="As its task declares the error."),
+            click.option("--topic", help="The topic it was consumed from."),
+            click.option("--partition", type=click.IntRange(0), help="The partition it was consumed from."),
+            click.option("--since", help="Failed then or later: 2h (ago), 2026-11-22T03:00."),
+            click.option("--until", help="Failed before then."),
+            click.option("--key", help="The record's key; may hold * and ?."),
+            click.option("--task-id", help="The task's id; may hold * and ?."),
+            click.option("--state", type=click.Choice([*STATES, "all", "auto"]), default="auto",
+                         help=f"What was done with it; auto: {default_state}, and all where ids are given.",
+                         show_default=True),
+        )):  # fmt: skip
+            wrapper = option(wrapper)
+        return wrapper  # type: ignore[return-value]
+
+    return decorate
+
+
+as_json = click.option(
+    "--json", "as_json", is_flag=True, help="JSON, one object a line, instead of a table."
+)
+reveal = click.option("--reveal", is_flag=True, help="Show what looks like a secret too.")
+
+
+@click.group()
+def dlq() -> None:
+    """Dead letters: look at what failed for good, replay it, skip it.
+
+    The topic is CELERY_DEAD_LETTER_TOPIC (celery_tasks_dlq) at the brokers of CELERY_BROKER_URL.
+    No command joins the workers' group or moves its offsets.
+
+    Exit codes: 0 done, 1 no letter is meant, 2 the command is wrong, 3 some letters were refused,
+    65 no export, 69 brokers not reachable, 75 somebody else took over, 78 a setting is wrong.
+    """
+
+
+@dlq.command("list")
+@filtered("new")
+@click.option("--sort", "by", type=click.Choice([*SORTS]), default="failed", show_default=True)
+@click.option("--reverse", is_flag=True, help="Oldest (smallest) first.")
+@click.option("--limit", type=click.IntRange(0), help="Rows; 0: all. [default: 50, all with --json]")
+@click.option("--offset", type=click.IntRange(0), default=0, help="Rows passed over first.")
+@as_json
+@reveal
+def list_(
+    choice: Filter, by: str, reverse: bool, limit: int | None, offset: int, as_json: bool, reveal: bool
+) -> None:  # fmt: skip
+    """List letters, by default those nothing was done with, the newest first."""
+    from scheduler.dlq import render
+
+    with session() as opened:
+        opened.index.refresh(choice.since)
+        every = opened.index.entries()
+        found = sort(choice.choose(every), by, reverse=not reverse)
+        limit = (0 if as_json else 50) if limit is None else limit
+        shown = found[offset : offset + limit if limit else None]
+        if as_json:
+            for entry in shown:
+                click.echo(json.dumps(render.as_data(entry, reveal=reveal)))
+        elif shown:
+            stdout.print(render.letters_table(shown, reveal=reveal))
+            stderr.print(_footer(shown, found, every, offset), highlight=False, style="dim")
+        if not shown:
+            raise nothing(opened, every)
+
+
+@dlq.command()
+@click.argument("letter")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@reveal
+def show(letter: str, as_json: bool, reveal: bool) -> None:
+    """Show all there is to know of one letter: headers, body, traceback, history."""
+    from scheduler.dlq import render
+
+    with session() as opened:
+        wanted = LetterId.parse(letter)
+        whole = opened.index.whole(wanted)
+        if whole is None:
+            raise Failure(
+                f"There is no letter {wanted} in {opened.topic} (any more): see 'scheduler dlq list'.",
+                NOTHING,
+            )
+        opened.index.refresh(since=whole.failed_at)
+        entry = opened.index.find(wanted) or Entry(whole)
+        if as_json:
+            click.echo(json.dumps(render.whole_data(entry, whole, reveal=reveal), indent=2))
+        else:
+            stdout.print(render.letter_page(entry, whole, reveal=reveal), highlight=False)
+
+
+@dlq.command()
+@filtered("all")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def stats(choice: Filter, as_json: bool) -> None:
+    """Count letters by task and exception; show when they failed."""
+    import time
+
+    from scheduler.dlq import render, statistics
+
+    with session() as opened:
+        opened.index.refresh(choice.since)
+        entries = choice.choose(opened.index.entries())
+        counted = statistics.groups(entries)
+        now = time.time()
+        if as_json:
+            oldest = [group.oldest for group in counted if group.oldest is not None]
+            data = {
+                "new": sum(group.states["new"] for group in counted),
+                "total": len(entries),
+                "oldest": min(oldest, default=None),
+                "hours": statistics.rates(entries, now),
+                "groups": [
+                    {
+                        "task": group.task,
+                        "exception": group.exception,
+                        "oldest": group.oldest,
+                        "newest": group.newest,
+                        **{state: group.states[state] for state in STATES},
+                    }
+                    for group in counted
+                ],
+            }
+            click.echo(json.dumps(data))
+        elif entries:
+            stdout.print(render.stats_page(counted, entries, now), highlight=False)
+        else:
+            raise nothing(opened, opened.index.entries())
+
+
+@dlq.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--by", help="Only what this person did; may hold * and ?.")
+@click.option("--act", type=click.Choice(["replayed", "skipped", "imported"]))
+@click.option("--since", help="Done then or later: 2h (ago), 2026-11-22T03:00.")
+@as_json
+def history(
+    ids: tuple[str, ...], by: str | None, act: str | None, since: str | None, as_json: bool
+) -> None:
+    """List every act on letters: who, when, why; the last act last."""
+    from fnmatch import fnmatchcase
+
+    from scheduler.dlq import render
+
+    with session() as opened:
+        wanted = {LetterId.parse(one) for one in ids}
+        start = 0.0 if since is None else parse_time(since)
+        # Letters that are gone have a history still.
+        opened.index.refresh(since=sys.float_info.max / 1e300)
+        acts = [
+            (letter, one)
+            for letter, one in opened.index.history.all()
+            if (not wanted or letter in wanted)
+            and (by is None or fnmatchcase(one.by, by))
+            and (act is None or one.act == act)
+            and one.at >= start
+        ]
+        if not acts:
+            raise Failure(f"Nothing of that kind was done with letters of {opened.topic}.", NOTHING)
+        if as_json:
+            for letter, one in acts:
+                click.echo(json.dumps({"letter": str(letter), **one.as_dict()}))
+        else:
+            stdout.print(render.history_table(acts), highlight=False)
+
+
+def nothing(opened: Session, every: list[Entry]) -> Failure:
+    """Say that no letter is meant, and what there is instead."""
+    if not every:
+        return Failure(f"There is no letter in {opened.topic} (of that time).", NOTHING)
+    counts = {state: sum(entry.state == state for entry in every) for state in STATES}
+    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    return Failure(f"No letter of {opened.topic} is meant by that; there are {told}.", NOTHING)
+
+
+def _footer(shown: list[Entry], found: list[Entry], every: list[Entry], offset: int) -> Text:
+    part = f"{offset + 1} to {offset + len(shown)} of " if len(shown) < len(found) else ""
+    more = offset + len(shown)
+    rest = f"; more with --offset {more}" if more < len(found) else ""
+    hidden = len(every) - len(found)
+    others = f"; {hidden} others are not meant by these filters" if hidden else ""
+    return Text(f"{part}{len(found)} letters{rest}{others}.")
+
+
+def _register() -> None:
+    from scheduler.dlq import cli_acts
+
+    for command in cli_acts.COMMANDS:
+        dlq.add_command(command)
+
+
+_register()
