@@ -24,6 +24,7 @@ from kombu_kafka import topics as kafka_topics
 from kombu_kafka.errors import ConfigurationError, KombuKafkaError
 from kombu_kafka.options import Options
 from scheduler.broker import broker_options
+from scheduler.dlq.command import dlq
 from scheduler.exporter.command import exporter
 from scheduler.factory import import_tasks
 from scheduler.settings import Settings, SettingsError
@@ -204,6 +205,7 @@ def dev(partitions: int, app_name: str, demo: bool, tasks: int, logs: Path | Non
 assert exporter.callback is not None
 exporter.callback = _plain_errors(exporter.callback)
 main.add_command(exporter)
+main.add_command(dlq)
 
 
 def smoke_with_bar(app: Any, tasks: int, timeout: float) -> SmokeResult:

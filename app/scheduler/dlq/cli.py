@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,7 +34,15 @@ __all__ = ["Failure", "Session", "Usage", "dlq", "filtered", "guarded", "session
 stdout = Console()
 stderr = Console(stderr=True)
 
-NOTHING, USAGE, REFUSED, EX_DATAERR, EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = 1, 2, 3, 65, 69, 75, 78
+NOTHING, USAGE, REFUSED, EX_DATAERR, EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = (
+    1,
+    2,
+    3,
+    65,
+    69,
+    75,
+    78,
+)
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -79,7 +86,7 @@ def session() -> Iterator[Session]:
     with guarded():
         settings = Settings.from_environ(os.environ)
         options = Options.of(
-            settings.broker_url,
+            settings.broker_url.split(";")[0],
             {
                 "group_id": settings.group_id,
                 "connect_timeout": settings.connect_timeout,
@@ -115,7 +122,9 @@ def filtered(default_state: str) -> Callable[[C], C]:
 
     def decorate(command: C) -> C:
         @wraps(command)
-        def wrapper(ids: tuple[str, ...], since: str | None, until: str | None, state: str, **rest: Any) -> Any:
+        def wrapper(
+            ids: tuple[str, ...], since: str | None, until: str | None, state: str, **rest: Any
+        ) -> Any:
             names = ("task", "exception", "reason", "kind", "topic", "partition", "key", "task_id")
             with guarded():
                 choice = Filter(
@@ -123,8 +132,11 @@ def filtered(default_state: str) -> Callable[[C], C]:
                     since=None if since is None else parse_time(since),
                     until=None if until is None else parse_time(until),
                     # Whoever names letters means them whatever they are.
-                    state=None if state == "all" or (ids and state == "auto") else
-                    default_state if state == "auto" else state,
+                    state=None
+                    if state == "all" or (ids and state == "auto")
+                    else default_state
+                    if state == "auto"
+                    else state,
                     **{name: rest.pop(name) for name in names},
                 )
             return command(choice=choice, **rest)
@@ -173,7 +185,9 @@ def dlq() -> None:
 @filtered("new")
 @click.option("--sort", "by", type=click.Choice([*SORTS]), default="failed", show_default=True)
 @click.option("--reverse", is_flag=True, help="Oldest (smallest) first.")
-@click.option("--limit", type=click.IntRange(0), help="Rows; 0: all. [default: 50, all with --json]")
+@click.option(
+    "--limit", type=click.IntRange(0), help="Rows; 0: all. [default: 50, all with --json]"
+)
 @click.option("--offset", type=click.IntRange(0), default=0, help="Rows passed over first.")
 @as_json
 @reveal
@@ -279,8 +293,7 @@ def history(
     with session() as opened:
         wanted = {LetterId.parse(one) for one in ids}
         start = 0.0 if since is None else parse_time(since)
-        # Letters that are gone have a history still.
-        opened.index.refresh(since=sys.float_info.max / 1e300)
+        opened.index.refresh(letters=False)
         acts = [
             (letter, one)
             for letter, one in opened.index.history.all()
@@ -314,13 +327,3 @@ def _footer(shown: list[Entry], found: list[Entry], every: list[Entry], offset: 
     hidden = len(every) - len(found)
     others = f"; {hidden} others are not meant by these filters" if hidden else ""
     return Text(f"{part}{len(found)} letters{rest}{others}.")
-
-
-def _register() -> None:
-    from scheduler.dlq import cli_acts
-
-    for command in cli_acts.COMMANDS:
-        dlq.add_command(command)
-
-
-_register()

@@ -60,11 +60,12 @@ class Index:
         self._positions: dict[TopicPartition, int] = {}
         self.history = History(options, "")
 
-    def refresh(self, since: float | None = None) -> News:
+    def refresh(self, since: float | None = None, *, letters: bool = True) -> News:
         """Read what is new, forget what the topic's retention deleted.
 
         Args:
             since: Letters that failed earlier are not asked for, in seconds since the epoch.
+            letters: Read letters too, not the history alone.
 
         Raises:
             BrokerUnavailableError: The brokers don't answer.
@@ -75,6 +76,10 @@ class Index:
             self.history = History(self._options, topic_id or "")
         if topic_id is None:
             return News()
+        found = self._read(since) if letters else ()
+        return News(found, tuple(self.history.refresh(self._reader)))
+
+    def _read(self, since: float | None) -> tuple[Letter, ...]:
         bounds = self._reader.bounds(self.topic)
         starts = {} if since is None else self._reader.offsets_at(self.topic, since - SLACK)
         rest = {}
@@ -89,7 +94,7 @@ class Index:
             self._letters[letter.id] = letter
             letters.append(letter)
         self._forget({one.partition: first for one, (first, _) in bounds.items()})
-        return News(tuple(letters), tuple(self.history.refresh(self._reader)))
+        return tuple(letters)
 
     def entries(self) -> list[Entry]:
         """Return every letter with its acts, in the order of their ids."""

@@ -118,6 +118,7 @@ class Reader:
             return
         with reachable(self._options):
             self._client.assign(list(left))
+            self._client.resume(*left)  # a partition assigned before keeps its pause
             for one, (start, _) in left.items():
                 self._client.seek(one, start)
         deadline = time.monotonic() + PATIENCE

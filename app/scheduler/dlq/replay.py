@@ -80,6 +80,7 @@ def replay(
         BrokerUnavailableError: The brokers don't answer.
     """
     outcome = Outcome()
+    index.refresh(letters=False)  # a history of another topic of that name knows nothing
     targets = _Targets(reader)
     desk = Desk(options, reader, index.history)
     pace = _Pace(order.rate)
@@ -100,6 +101,7 @@ def skip(
 ) -> Outcome:
     """Mark letters as skipped: a person has decided that they need no replay."""
     outcome = Outcome()
+    index.refresh(letters=False)
     wanted = list(entries)
     desk = Desk(options, reader, index.history)
 
