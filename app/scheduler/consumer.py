@@ -9,6 +9,7 @@ from celery.exceptions import NotRegistered
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
+from kombu.exceptions import ContentDisallowed
 
 __all__ = ["ACCEPT_SECONDS", "Consumer"]
 
@@ -43,7 +44,8 @@ class Consumer(CeleryConsumer):
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         """A message that names a task but is none."""
-        _refuse(message, "invalid-task", type(exc).__name__, str(exc), self.hostname)
+        reason = "undecodable" if isinstance(exc, ContentDisallowed) else "invalid-task"
+        _refuse(message, reason, type(exc).__name__, str(exc), self.hostname)
         super().on_invalid_task(body, message, exc)
 
     def on_close(self) -> None:

@@ -95,7 +95,14 @@ def test_what_is_no_task_becomes_a_dead_letter_byte_for_byte(
     ]
     for letter, (_, headers) in zip(letters, records, strict=True):
         assert letter.headers[: len(headers)] == headers
-    assert {kafka_value(letter, "dlq-reason") for letter in letters} <= {"undecodable", "rejected"}
+    assert [kafka_value(letter, "dlq-reason") for letter in letters] == [
+        "undecodable", "undecodable", "undecodable", "unknown-task", "undecodable",
+    ]  # fmt: skip
+    assert [kafka_value(letter, "dlq-header-count") for letter in letters] == [
+        str(len(headers)) for _, headers in records
+    ]
+    assert kafka_value(letters[3], "dlq-task") == "tests.unknown"
+    assert kafka_value(letters[3], "dlq-task-id") == "id-2"
 
 
 def test_a_worker_told_to_stop_finishes_its_task(system: Any, ledger: Ledger) -> None:
