@@ -1,9 +1,10 @@
 """The thread that owns the Kafka consumer.
 
 kafka-python's consumer is not thread-safe, so one thread makes, uses and closes it. It fills an
-:class:`~kombu_kafka.inbox.Inbox` and commits the watermarks that the inbox reports. Losing the
-brokers is weather: the client reconnects by itself, what is in flight stays, and commits are
-repeated until they work.
+:class:`~kombu_kafka.inbox.Inbox` and commits the watermarks that the inbox reports; which
+partitions it reads is its :class:`~kombu_kafka.ownership.Ownership`'s to say. Losing the brokers
+is weather: the client reconnects by itself, what is in flight stays, and commits are repeated
+until they work.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import queue
 import threading
 import time
+from collections.abc import Collection
 
 from kafka import KafkaConsumer
 from kafka.consumer.fetcher import ConsumerRecord
@@ -21,21 +22,18 @@ from kafka.errors import (
     AuthorizationError,
     CorruptRecordError,
     KafkaError,
+    RebalanceInProgressError,
     RetriableError,
-    UnknownTopicOrPartitionError,
 )
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from . import attempts
-from .errors import (
-    ConfigurationError,
-    ConsumerFailedError,
-    KombuKafkaError,
-    PartitionNotFoundError,
-)
+from .errors import ConfigurationError, ConsumerFailedError, KombuKafkaError, NotOwnerError
 from .inbox import Inbox
-from .lanes import open_lane
 from .options import Options
+from .ownership import Ownership
+from .ownership_group import GroupOwnership
+from .ownership_static import StaticOwnership
 from .record import UNREADABLE
 from .wakeup import Wakeup
 
@@ -54,18 +52,12 @@ COMMIT_SECONDS = 5.0
 #: Seconds after which offsets are committed again although nothing was done: Kafka forgets those
 #: of a group without members after offsets.retention.minutes (7 days by default).
 RECOMMIT_SECONDS = 3600.0
-#: Seconds a new connection waits for what an earlier one of the same process has begun.
-CLAIM_SECONDS = 300.0
 #: Seconds for the last commit when the consumer ends.
 FINAL_COMMIT_SECONDS = 10.0
 
-#: The consumer that owns a partition in this process: a successor waits for its end.
-_owners: dict[tuple[str, TopicPartition], Consumer] = {}
-_owners_lock = threading.Lock()
-
 
 class Consumer:
-    """Consume partitions that are bound to this process.
+    """Consume the partitions that this process owns, bound to it or shared in a group.
 
     Offsets: a partition starts at the group's committed offset, or at its beginning where there is
     none, so that nothing queued before the first worker is passed over. What is committed is the
@@ -73,7 +65,6 @@ class Consumer:
 
     Arguments:
         options: brokers, group, partitions, ordering, journal directory.
-        wakeup: set when there may be something to hand out.
 
     Attributes:
         inbox: where records come out and acknowledgements go in.
@@ -81,13 +72,13 @@ class Consumer:
     """
 
     def __init__(self, options: Options, wakeup: Wakeup | None = None) -> None:
-        self.inbox = Inbox(options.max_buffered, owner=options.client_id, wakeup=wakeup)
+        owner = options.worker_name or options.client_id
+        self.inbox = Inbox(options.max_buffered, owner=owner, wakeup=wakeup)
         self.error: KombuKafkaError | None = None
         self._options = options
-        self._topics: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._positions: dict[TopicPartition, int] = {}
-        self._wanted: set[TopicPartition] = set()
-        self._claims: set[tuple[str, TopicPartition]] = set()
+        self._topics: frozenset[str] = frozenset()
+        kind = GroupOwnership if options.partitions is None else StaticOwnership
+        self._ownership: Ownership = kind(options, self.inbox, self._flush, self._warn)
         self._closing = threading.Event()
         self._stop = threading.Event()
         self._last_warning = 0.0
@@ -103,28 +94,21 @@ class Consumer:
         return self._thread.ident is not None
 
     def consume(self, topic: str) -> None:
-        """Begin to consume this process's partitions of `topic`; returns at once.
-
-        Raises:
-            ConfigurationError: no partitions are bound.
-        """
-        if self._options.partitions is None:
-            raise ConfigurationError(
-                f"Nothing says which partitions of {topic} this process owns: set CUSTOM_PARTITION "
-                f"(or the transport option 'partitions'); sharing them in a group is not there yet."
-            )
-        self._wanted |= {TopicPartition(topic, number) for number in self._options.partitions}
-        self._topics.put(topic)
-        if not self._thread.is_alive():
+        """Begin to consume this process's partitions of `topic`; returns at once."""
+        self._topics |= {topic}
+        if not self.started:
             atexit.register(self.join)
             self._thread.start()
 
+    def cancel(self, topic: str) -> None:
+        """Consume `topic` no longer; its partitions are let go once what runs of them is done."""
+        self._topics -= {topic}
+
     def positions(self) -> dict[tuple[str, int], int] | None:
-        """Where consumption of each bound partition began; None until all of them have."""
-        known = dict(self._positions)
-        if not self._wanted or self._wanted - known.keys():
+        """Where consumption of each partition of this process began; None until all have."""
+        if not self._ownership.ready(self._topics):
             return None
-        return {(tp.topic, tp.partition): offset for tp, offset in known.items()}
+        return {(tp.topic, tp.partition): at for tp, at in self._ownership.positions.items()}
 
     def close(self) -> None:
         """Hand nothing out any more; go on committing until what is in flight is settled."""
@@ -145,11 +129,13 @@ class Consumer:
     # The thread
 
     def _run(self) -> None:
-        client = None
         try:
-            client = self._connect()
+            self._ownership.client = self._connect()
             while not (self._stop.is_set() or self._closing.is_set()):
-                self._step(client)
+                self._step()
+            self.inbox.close()
+            self._ownership.closing.set()
+            self._settle()
         except KombuKafkaError as exc:
             self.error = exc
         except Exception as exc:
@@ -159,48 +145,56 @@ class Consumer:
                 f"had in flight will run again."
             )
         self.inbox.close()
-        self._settle(client)
-        self._let_go(client)
+        self._settle_after_failure()
+        self._let_go()
         # The event loop may still wait on the inbox's descriptor.
         while not (self._stop.is_set() or self._closing.wait(POLL_MS / 1000)):
             pass
         self.inbox.release()
 
-    def _settle(self, client: KafkaConsumer | None) -> None:
-        """Go on committing until nothing is in flight, so that no successor begins it again."""
+    def _settle(self) -> None:
+        """Go on owning and committing until nothing is in flight: no successor begins it again."""
+        while self.inbox.in_flight() and not self._stop.is_set():
+            if self._ownership.client is None:
+                self._stop.wait(POLL_MS / 1000)
+            else:
+                self._step()
+
+    def _settle_after_failure(self) -> None:
+        """After a failure: wait for what is in flight, so that its journal is told."""
         while self.inbox.in_flight() and not self._stop.wait(POLL_MS / 1000):
-            if client is not None:
-                self._commit_if_due(client)
+            if not isinstance(self.error, NotOwnerError) and self._ownership.client is not None:
+                self._commit_if_due()
 
     def _connect(self) -> KafkaConsumer | None:
         while not self._stop.is_set():
             try:
-                return KafkaConsumer(
-                    **self._options.client_settings(),
-                    group_id=self._options.group_id,
-                    enable_auto_commit=False,
-                    auto_offset_reset="earliest",
-                    isolation_level="read_committed",
-                    allow_auto_create_topics=False,
-                    fetch_max_wait_ms=500,
-                )
+                if self._ownership.prepare():
+                    return KafkaConsumer(
+                        **{
+                            **self._options.client_settings(),
+                            "group_id": self._options.group_id,
+                            "enable_auto_commit": False,
+                            "auto_offset_reset": "earliest",
+                            "isolation_level": "read_committed",
+                            "allow_auto_create_topics": False,
+                            "fetch_max_wait_ms": 500,
+                            **self._ownership.settings(),
+                        }
+                    )
             except KafkaError as exc:
                 self._warn("No Kafka broker of %s answers (%s); trying again.",
                            ", ".join(self._options.hosts), exc)  # fmt: skip
                 self._stop.wait(RETRY_SECONDS)
+            else:
+                self._stop.wait(POLL_MS / 1000)
         return None
 
-    def _step(self, client: KafkaConsumer) -> None:
-        """Do each duty once: new topics, records, commits."""
+    def _step(self) -> None:
+        """Do each duty once: ownership, records, commits."""
         try:
-            while not self._topics.empty():
-                topic = self._topics.get()
-                try:
-                    self._open(client, topic)
-                except RetriableError:
-                    self._topics.put(topic)
-                    raise
-            self._fetch(client)
+            self._ownership.step(self._topics)
+            self._fetch()
         except AuthorizationError as exc:
             raise ConfigurationError(
                 f"This client may not consume {self._names()} as group {self._options.group_id} "
@@ -209,50 +203,15 @@ class Consumer:
         except RetriableError as exc:
             self._warn("Kafka did not answer for %s (%s); going on.", self._names(), exc)
             self._stop.wait(RETRY_SECONDS)
-        self._commit_if_due(client)
+        except KafkaError as exc:
+            raise self._ownership.explain(exc) or exc from exc
+        self._commit_if_due()
 
-    def _open(self, client: KafkaConsumer, topic: str) -> None:
-        """Assign and position this process's partitions of a topic."""
-        existing = client.partitions_for_topic(topic)
-        if not existing:
-            raise UnknownTopicOrPartitionError(f"no broker knows the topic {topic}")
-        for number in self._options.partitions or ():
-            partition = TopicPartition(topic, number)
-            if partition in self._positions:
-                continue
-            if number not in existing:
-                raise PartitionNotFoundError(
-                    f"The topic {topic} has no partition {number}: it has {len(existing)}, "
-                    f"numbered from 0."
-                )
-            self._claim(partition)
-            client.assign([*client.assignment(), partition])
-            self._positions[partition] = open_lane(client, self.inbox, self._options, partition)
-
-    def _claim(self, partition: TopicPartition) -> None:
-        """Wait until an earlier consumer of this process has let go of the partition."""
-        claim = (self._options.group_id, partition)
-        deadline = time.monotonic() + CLAIM_SECONDS
-        while not self._stop.is_set():
-            with _owners_lock:
-                if claim not in _owners:
-                    _owners[claim] = self
-                    self._claims.add(claim)
-                    return
-            if time.monotonic() > deadline:
-                raise ConsumerFailedError(
-                    f"Tasks of {partition.topic}-{partition.partition} begun over an earlier "
-                    f"connection were not finished within {CLAIM_SECONDS:g} seconds: start this "
-                    f"process again; they will run again."
-                )
-            self._warn("Waiting for tasks of %s-%d begun over an earlier connection.",
-                       partition.topic, partition.partition)  # fmt: skip
-            self._stop.wait(POLL_MS / 1000)
-
-    def _fetch(self, client: KafkaConsumer) -> None:
-        congested, paused = self.inbox.congested(), client.paused()
-        client.pause(*(congested - paused))
-        client.resume(*(paused - congested))
+    def _fetch(self) -> None:
+        client = self._ownership.client
+        flowing, paused, assigned = self.inbox.flowing(), client.paused(), client.assignment()
+        client.pause(*(assigned - flowing - paused))
+        client.resume(*(paused & flowing))
         try:
             fetched = client.poll(timeout_ms=POLL_MS)
         except CorruptRecordError as exc:
@@ -260,7 +219,7 @@ class Consumer:
             return
         for partition, records in fetched.items():
             self.inbox.push(partition, records, records[-1].offset + 1)
-        for partition in client.assignment():
+        for partition in client.assignment() & flowing:
             # Past transaction markers and compacted records, which no poll returns.
             position = client._subscription.assignment[partition].position
             if position is not None:
@@ -284,7 +243,7 @@ class Consumer:
         self.inbox.push(partition, [record], offset + 1)
         client.seek(partition, offset + 1)
 
-    def _commit_if_due(self, client: KafkaConsumer) -> None:
+    def _commit_if_due(self) -> None:
         idle = time.monotonic() - self._last_commit
         if idle < self._options.commit_interval:
             return
@@ -292,36 +251,45 @@ class Consumer:
         if not commits:
             return
         self._last_commit = time.monotonic()
-        self._commit(client, commits, COMMIT_SECONDS)
+        self._commit(commits, COMMIT_SECONDS)
 
-    def _commit(
-        self,
-        client: KafkaConsumer,
-        commits: dict[TopicPartition, OffsetAndMetadata],
-        timeout: float,
-    ) -> None:
+    def _flush(self, partitions: Collection[TopicPartition]) -> bool:
+        """Commit what is done of `partitions` now; say whether Kafka has it."""
+        commits = self.inbox.commits(uncommitted=True)
+        due = {
+            partition: commit for partition, commit in commits.items() if partition in partitions
+        }
+        return not due or self._commit(due, COMMIT_SECONDS)
+
+    def _commit(self, commits: dict[TopicPartition, OffsetAndMetadata], timeout: float) -> bool:
         try:
-            client.commit(commits, timeout_ms=int(timeout * 1000))
+            self._ownership.commit(commits, timeout)
+        except RebalanceInProgressError:
+            return False  # it is over in a moment
         except KafkaError as exc:
             self._warn("Offsets of %s are not committed (%s); it is tried again.",
                        self._names(), exc)  # fmt: skip
-        else:
-            self.inbox.committed(commits)
+            return False
+        self.inbox.committed(commits)
+        return True
 
-    def _let_go(self, client: KafkaConsumer | None) -> None:
+    def _let_go(self) -> None:
         """Commit what is done, close the client, and let a successor have the partitions."""
+        client = self._ownership.client
         if client is not None:
-            commits = self.inbox.commits(uncommitted=True)
-            if commits:
-                self._commit(client, commits, FINAL_COMMIT_SECONDS)
+            try:
+                commits = self.inbox.commits(uncommitted=True)
+                if commits and not isinstance(self.error, NotOwnerError):
+                    self._commit(commits, FINAL_COMMIT_SECONDS)
+                self._ownership.leave()
+            except KombuKafkaError as exc:
+                self.error = self.error or exc
             client.close(autocommit=False, timeout_ms=1000)
-        with _owners_lock:
-            for claim in self._claims:
-                _owners.pop(claim, None)
-            self._claims.clear()
+        self._ownership.succession.release_all()
 
     def _names(self) -> str:
-        return ", ".join(sorted(f"{tp.topic}-{tp.partition}" for tp in self._wanted))
+        partitions = sorted(f"{tp.topic}-{tp.partition}" for tp in self._ownership.positions)
+        return ", ".join(partitions or sorted(self._topics))
 
     def _warn(self, message: str, *args: object) -> None:
         now = time.monotonic()

@@ -6,6 +6,7 @@
     ├── ConfigurationError          fatal: mend the settings
     │   └── UnsupportedError        fatal: the transport does not do this (yet)
     ├── PartitionNotFoundError      fatal: the topic has no such partition
+    ├── NotOwnerError               fatal: another process owns what this one would consume
     ├── ConsumerFailedError         fatal: this process must be started anew
     ├── PublishError                this message can't be stored as it is
     └── BrokerUnavailableError      recoverable: try again later
@@ -31,6 +32,7 @@ __all__ = (
     "ConfigurationError",
     "ConsumerFailedError",
     "KombuKafkaError",
+    "NotOwnerError",
     "PartitionNotFoundError",
     "PublishError",
     "UnsupportedError",
@@ -52,6 +54,10 @@ class UnsupportedError(ConfigurationError):
 
 class PartitionNotFoundError(KombuKafkaError):
     """A partition was named that the topic does not have."""
+
+
+class NotOwnerError(KombuKafkaError):
+    """Another process owns what this one would consume; starting again would start a duel."""
 
 
 class ConsumerFailedError(KombuKafkaError):

@@ -45,6 +45,12 @@ class Options:
             more, the fewer replies and events of others does a reader have to pass over.
         exchange_retention: seconds for which an exchange's topic keeps a message for readers that
             are late, where this client makes the topic.
+        worker_name: who this process is to others that own partitions. A name that stays the same
+            over restarts spares the group a rebalance (static membership); None for no such name.
+        session_timeout: seconds without a sign of life after which a worker's partitions go to
+            others.
+        revoke_timeout: seconds that messages of a partition which goes to another worker have to
+            be finished; then they run again there.
     """
 
     hosts: tuple[str, ...]
@@ -59,6 +65,9 @@ class Options:
     client_id: str = "kombu-kafka"
     exchange_partitions: int = 8
     exchange_retention: float = 600.0
+    worker_name: str | None = None
+    session_timeout: float = 45.0
+    revoke_timeout: float = 60.0
 
     @classmethod
     def of(cls, url: str | BrokerURL, given: Mapping[str, Any] | None = None) -> Options:
@@ -96,8 +105,8 @@ class Options:
                 f"The ordering {values['ordering']!r} is unknown: use one of "
                 f"{', '.join(ORDERINGS)}."
             )
-        for name in ("connect_timeout", "commit_interval", "max_buffered",
-                     "exchange_partitions", "exchange_retention"):  # fmt: skip
+        for name in ("connect_timeout", "commit_interval", "max_buffered", "session_timeout",
+                     "revoke_timeout", "exchange_partitions", "exchange_retention"):  # fmt: skip
             if name in values and not values[name] > 0:
                 raise ConfigurationError(
                     f"The transport option {name!r} must be above 0, not {values[name]!r}."

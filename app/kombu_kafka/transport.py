@@ -175,7 +175,8 @@ class Transport(virtual.Transport):
         """Hand out nothing more to a consumer."""
         if self._pid != os.getpid():
             return  # a forked child: the consumers are the parent's
-        self.receivers.remove(channel, consumer_tag)
+        for topic in self.receivers.remove(channel, consumer_tag):
+            self.consumer.cancel(topic)
         for name, receivers in list(self.listeners.items()):
             for receiver in tuple(receivers):
                 if receiver.channel is not channel or receiver.tag != consumer_tag:

@@ -41,6 +41,7 @@ def configure(celery: Celery, settings: Settings) -> Celery:
             "dead_letter_topic": settings.dead_letter_topic,
             "state_directory": settings.state_directory,
             "connect_timeout": settings.connect_timeout,
+            "session_timeout": settings.session_timeout,
             "client_id": settings.unit or f"celery-{socket.gethostname()}",
         },
         # The preflight has just seen the brokers: from then on a lost broker is weather.
@@ -80,6 +81,7 @@ def configure(celery: Celery, settings: Settings) -> Celery:
 
     def on_worker_init(sender: Any, **_: Any) -> None:
         if sender.app is celery:
+            celery.conf.broker_transport_options["worker_name"] = sender.hostname
             refuse_bad_start(celery, settings)
 
     # Celery keeps these for ever, as it does the app.

@@ -22,11 +22,11 @@ class LocalWorkerError(Exception):
 
 
 class LocalWorker:
-    """One `celery -A scheduler worker` of concurrency 1 that owns given partitions.
+    """One `celery -A scheduler worker` of concurrency 1.
 
     Args:
         broker_url: What it consumes from.
-        partitions: The partitions it owns.
+        partitions: The partitions bound to it; none: it shares them with its group.
         directory: Where its log, its journal and its notify socket lie.
         environ: More of its environment.
         name: What it is called in tables and logs.
@@ -40,7 +40,7 @@ class LocalWorker:
         environ: Mapping[str, str] | None = None,
         name: str | None = None,
     ) -> None:
-        self.name = name or f"worker-{'-'.join(map(str, partitions))}"
+        self.name = name or f"worker-{'-'.join(map(str, partitions)) or 'group'}"
         self.log = directory / f"{self.name}.log"
         self.state = directory / f"{self.name}.state"
         self._socket = directory / f"{self.name}.notify"
@@ -49,7 +49,7 @@ class LocalWorker:
             "CELERY_BROKER_URL": broker_url,
             "CELERY_UNIT": self.name,
             "CUSTOM_PARTITION": ",".join(map(str, partitions)),
-            "CELERY_ORDERING": "partition",
+            **({"CELERY_ORDERING": "partition"} if partitions else {}),
             "STATE_DIRECTORY": str(self.state),
             "NOTIFY_SOCKET": str(self._socket),
             **(environ or {}),

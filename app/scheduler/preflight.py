@@ -45,11 +45,6 @@ class StartError(Exception):
 
 def check_worker(app: Celery, settings: Settings) -> None:
     """Raise `StartError` unless a worker of `app` can do its work under `settings`."""
-    if settings.partitions is None:
-        raise StartError(
-            "CUSTOM_PARTITION is not set: a worker owns partitions by number"
-            " (CUSTOM_PARTITION=0, or 0,4); sharing them in a group is not supported yet."
-        )
     _check_tasks(app)
     options = broker_options(app)
     try:
@@ -58,7 +53,7 @@ def check_worker(app: Celery, settings: Settings) -> None:
         raise StartError(str(exc), EX_UNAVAILABLE) from exc
     except KombuKafkaError as exc:
         raise StartError(str(exc)) from exc
-    absent = [number for number in settings.partitions if number >= count]
+    absent = [number for number in settings.partitions or () if number >= count]
     if absent:
         raise StartError(
             f"CUSTOM_PARTITION names partition {absent[0]}, but the topic {settings.topic} has"

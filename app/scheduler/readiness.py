@@ -1,4 +1,7 @@
-"""What systemd hears: ready when every partition has been assigned and positioned, then a pulse.
+"""What systemd hears: ready when the worker's partitions are positioned, then a pulse.
+
+Partitions that are bound to the worker are positioned once; in a group a worker is ready when it has
+joined and its share is positioned, be that none (there may be more workers than partitions).
 
 The pulse comes from the worker's own event loop, so that a loop that hangs is a worker that is
 killed and started again (WatchdogSec=).
@@ -76,7 +79,8 @@ class Readiness(bootsteps.StartStopStep):
         if positions is None:
             parent.timer.call_after(POLL, self._look, (parent,))
             return
-        where = ", ".join(f"{topic}-{number}" for topic, number in sorted(positions))
+        names = ", ".join(f"{topic}-{number}" for topic, number in sorted(positions))
+        where = names or "nothing: other workers of the group have all partitions"
         notify("READY=1", f"STATUS=Consuming {where}.")
         if not self._said_ready:
             self._said_ready = True

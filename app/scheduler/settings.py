@@ -29,12 +29,14 @@ class Settings:
         broker_url: `kafka://host:port,host:port//topic`.
         topic: The topic the URL names: Celery's default queue.
         result_backend: Where results go; None keeps no results.
-        partitions: The partitions this worker owns; None where it owns none.
+        partitions: The partitions bound to this worker; None where the group's workers share them.
         ordering: One of `ORDERINGS`.
         app_modules: Modules that hold tasks, or one `module:attribute` that is a Celery app.
         group_id: The consumer group whose offsets say what is done.
         dead_letter_topic: Where failed tasks go.
         connect_timeout: Seconds after which brokers that don't answer count as unreachable.
+        session_timeout: Seconds without a sign of life after which a worker's partitions may go
+            to others.
         state_directory: Where the transport keeps its journal; None keeps none.
         unit: The systemd unit this process is, if it is one.
     """
@@ -48,6 +50,7 @@ class Settings:
     group_id: str = "celery-group"
     dead_letter_topic: str = "celery_tasks_dlq"
     connect_timeout: float = 30.0
+    session_timeout: float = 45.0
     state_directory: str | None = None
     unit: str | None = None
 
@@ -75,7 +78,8 @@ class Settings:
             app_modules=_modules(given.get("CELERY_APP_MODULE", "scheduler.examples")),
             group_id=given.get("CELERY_GROUP_ID", "celery-group"),
             dead_letter_topic=given.get("CELERY_DEAD_LETTER_TOPIC", "celery_tasks_dlq"),
-            connect_timeout=_seconds(given.get("CELERY_CONNECT_TIMEOUT", "30")),
+            connect_timeout=_seconds(given, "CELERY_CONNECT_TIMEOUT", "30"),
+            session_timeout=_seconds(given, "CELERY_SESSION_TIMEOUT", "45"),
             state_directory=given.get("STATE_DIRECTORY"),
             unit=given.get("CELERY_UNIT"),
         )
@@ -121,13 +125,12 @@ def _modules(value: str) -> tuple[str, ...]:
     return modules
 
 
-def _seconds(value: str) -> float:
+def _seconds(given: Mapping[str, str], name: str, default: str) -> float:
+    value = given.get(name, default)
     try:
         seconds = float(value)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= 86400:
-        raise SettingsError(
-            f"CELERY_CONNECT_TIMEOUT={value} is no number of seconds: write for example 30."
-        )
+        raise SettingsError(f"{name}={value} is no number of seconds: write for example 30.")
     return seconds

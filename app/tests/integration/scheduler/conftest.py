@@ -46,11 +46,16 @@ class System:
         )
         self.app.loader.import_default_modules()
 
-    def worker(self, *partitions: int, **environ: str) -> LocalWorker:
+    def group_worker(self, name: str, session_timeout: float, **environ: str) -> LocalWorker:
+        """Make a worker that shares the partitions with others."""
+        return self.worker(name=name, CELERY_SESSION_TIMEOUT=str(session_timeout), **environ)
+
+    def worker(self, *partitions: int, name: str | None = None, **environ: str) -> LocalWorker:
         """Make a worker of given partitions; the test starts it, the fixture ends it."""
         worker = LocalWorker(
             self.kafka.url(self.topic),
             *partitions,
+            name=name,
             directory=self.directory,
             environ={
                 "CELERY_APP_MODULE": self.modules,

@@ -137,7 +137,6 @@ def test_a_task_that_fails_while_its_worker_stops_is_one_dead_letter(
         ({"CELERY_ORDERING": "strict"}, 78, "must be one of partition, key, none"),
         ({"CUSTOM_PARTITION": "0;1"}, 78, "is no list of partitions"),
         ({"CUSTOM_PARTITION": "9"}, 78, "names partition 9, but the topic"),
-        ({"CUSTOM_PARTITION": ""}, 78, "CUSTOM_PARTITION is not set"),
         ({"CELERY_APP_MODULE": "no_such:app"}, 78, "can't be imported"),
         ({"CELERY_APP_MODULE": "no_such"}, 78, "The module no_such of CELERY_APP_MODULE"),
         (

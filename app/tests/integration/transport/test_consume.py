@@ -364,7 +364,7 @@ def test_a_consumer_that_failed_is_heard_of_and_keeps_what_it_began(
     _publish(connect(), topic, 2)
     reader = Reader(connect(partitions=[0]), topic)
     begun = reader.read()
-    reader.connection.transport.consumer._step = lambda client: 1 / 0
+    reader.connection.transport.consumer._step = lambda: 1 / 0
     with pytest.raises(ConsumerFailedError, match="division"):
         reader.connection.drain_events(timeout=10)
     reader.connection.release()

@@ -39,9 +39,8 @@ def test_all_is_well(app: Celery) -> None:
     check_worker(app, SETTINGS)
 
 
-def test_a_worker_owns_partitions(app: Celery) -> None:
-    with pytest.raises(StartError, match="CUSTOM_PARTITION is not set"):
-        check_worker(app, replace(SETTINGS, partitions=None))
+def test_no_partitions_are_bound_in_a_group(app: Celery) -> None:
+    check_worker(app, replace(SETTINGS, partitions=None))
 
 
 def test_a_partition_that_does_not_exist(app: Celery) -> None:

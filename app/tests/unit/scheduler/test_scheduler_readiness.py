@@ -47,6 +47,14 @@ def test_ready_once_every_partition_is_positioned(systemd: socket.socket) -> Non
     assert _heard(systemd) == ["READY=1", "STATUS=Consuming tasks-0, tasks-4."]
 
 
+def test_ready_in_a_group_with_no_partition_left(systemd: socket.socket) -> None:
+    consumer = _consumer({})
+    Readiness(consumer).start(consumer)
+    ready, status = _heard(systemd)
+    assert ready == "READY=1"
+    assert status.startswith("STATUS=Consuming nothing: other workers")
+
+
 def test_the_pulse_comes_from_the_event_loop(
     systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
