@@ -29,6 +29,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from . import attempts
 from .errors import ConfigurationError, ConsumerFailedError, KombuKafkaError, NotOwnerError
+from .handshake import require_access
 from .inbox import Inbox
 from .options import Options
 from .ownership import Ownership
@@ -168,6 +169,7 @@ class Consumer:
 
     def _connect(self) -> KafkaConsumer | None:
         while not self._stop.is_set():
+            require_access(self._options, again=True)
             try:
                 if self._ownership.prepare():
                     return KafkaConsumer(
@@ -201,7 +203,8 @@ class Consumer:
                 f"({type(exc).__name__}): grant it Read on both with kafka-acls.sh."
             ) from exc
         except RetriableError as exc:
-            self._warn("Kafka did not answer for %s (%s); going on.", self._names(), exc)
+            if self._warn("Kafka did not answer for %s (%s); going on.", self._names(), exc):
+                require_access(self._options, again=True)  # it may be that it won't
             self._stop.wait(RETRY_SECONDS)
         except KafkaError as exc:
             raise self._ownership.explain(exc) or exc from exc
@@ -291,8 +294,11 @@ class Consumer:
         partitions = sorted(f"{tp.topic}-{tp.partition}" for tp in self._ownership.positions)
         return ", ".join(partitions or sorted(self._topics))
 
-    def _warn(self, message: str, *args: object) -> None:
+    def _warn(self, message: str, *args: object) -> bool:
+        """Warn, unless that was done a moment ago; return whether it was time to."""
         now = time.monotonic()
-        if now - self._last_warning >= WARN_EVERY:
+        due = now - self._last_warning >= WARN_EVERY
+        if due:
             self._last_warning = now
             logger.warning(message, *args)
+        return due

@@ -209,7 +209,7 @@ class DeadLetterWriter:
                 self._shorten(client, batch, letter, exc)
         for letter, future in futures:
             try:
-                future.get(timeout=producer.DELIVERY_TIMEOUT_MS / 1000 + 5)
+                client.confirm(future)
             except (MessageSizeTooLargeError, RecordListTooLargeError) as exc:
                 self._shorten(client, batch, letter, exc)
             except KafkaError as exc:

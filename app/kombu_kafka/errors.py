@@ -4,6 +4,7 @@
 
     KombuKafkaError
     ├── ConfigurationError          fatal: mend the settings
+    │   ├── AuthenticationError     fatal: the brokers don't let this client in
     │   └── UnsupportedError        fatal: the transport does not do this (yet)
     ├── PartitionNotFoundError      fatal: the topic has no such partition
     ├── NotOwnerError               fatal: another process owns what this one would consume
@@ -24,10 +25,12 @@ from kafka.errors import (
     NotEnoughReplicasAfterAppendError,
     NotEnoughReplicasError,
     RecordListTooLargeError,
+    UnknownTopicOrPartitionError,
 )
 from kombu.exceptions import KombuError
 
 __all__ = (
+    "AuthenticationError",
     "BrokerUnavailableError",
     "ConfigurationError",
     "ConsumerFailedError",
@@ -46,6 +49,10 @@ class KombuKafkaError(KombuError):
 
 class ConfigurationError(KombuKafkaError):
     """A setting is wrong; trying again can't help."""
+
+
+class AuthenticationError(ConfigurationError):
+    """The brokers don't let this client in: its certificate, its user or what it speaks is wrong."""
 
 
 class UnsupportedError(ConfigurationError):
@@ -83,13 +90,19 @@ def publish_error(exc: BaseException, topic: str, partition: int | None) -> Komb
     where = topic if partition is None else f"{topic}, partition {partition}"
     if isinstance(exc, MessageSizeTooLargeError | RecordListTooLargeError):
         return PublishError(
-            f"The message for {where} is too large for Kafka, whose messages hold 1 MB at most: "
-            f"store the data elsewhere and send where it is ({exc})."
+            f"The message for {where} is too large: store the data elsewhere and send where it is, "
+            f"or raise the topic's max.message.bytes (1 MB by default) and the transport option "
+            f"'max_message_bytes' ({exc})."
         )
     if isinstance(exc, AuthorizationError):
         return PublishError(
             f"This client may not write to {where} ({type(exc).__name__}): grant it the Write "
             f"operation on the topic with kafka-acls.sh."
+        )
+    if isinstance(exc, UnknownTopicOrPartitionError):
+        return PublishError(
+            f"The topic {topic} does not exist, and the brokers don't create it: create it with "
+            f"kafka-topics.sh --create, or correct the queue's name."
         )
     if isinstance(exc, InvalidTopicError):
         return PublishError(
@@ -104,6 +117,6 @@ def publish_error(exc: BaseException, topic: str, partition: int | None) -> Komb
     if isinstance(exc, KafkaError):
         return BrokerUnavailableError(
             f"The message for {where} was not confirmed ({exc}): it may or may not be stored; "
-            f"check that the brokers are up and send it again."
+            f"check that the brokers are up and have room on their disks, and send it again."
         )
     return PublishError(f"The message for {where} can't be sent: {exc}.")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
-from .errors import ConfigurationError, UnsupportedError
+from .errors import ConfigurationError
 from .order import ORDERINGS
+from .security import SecurityOptions, security_values
 from .url import BrokerURL, parse
 from .url_options import merge, typed
 
@@ -25,7 +26,7 @@ _FOREIGN = frozenset(
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(SecurityOptions):
     """Everything a client of this transport can be told; hashable, so clients can be shared by it.
 
     Attributes:
@@ -51,6 +52,12 @@ class Options:
             others.
         revoke_timeout: seconds that messages of a partition which goes to another worker have to
             be finished; then they run again there.
+        max_message_bytes: largest message this client sends; beyond it the topic's own limit
+            (max.message.bytes, 1 MB by default) decides.
+        publish_timeout: seconds after which a message that is not confirmed is reported as failed.
+
+    How the brokers are reached, and as whom, is in
+    :class:`~kombu_kafka.security.SecurityOptions`.
     """
 
     hosts: tuple[str, ...]
@@ -68,28 +75,37 @@ class Options:
     worker_name: str | None = None
     session_timeout: float = 45.0
     revoke_timeout: float = 60.0
+    max_message_bytes: int = 16 * 1024 * 1024
+    publish_timeout: float = 60.0
 
     @classmethod
-    def of(cls, url: str | BrokerURL, given: Mapping[str, Any] | None = None) -> Options:
+    def of(
+        cls,
+        url: str | BrokerURL,
+        given: Mapping[str, Any] | None = None,
+        use_ssl: bool | Mapping[str, Any] | None = None,
+        *,
+        username: str | None = None,
+        password: str | Callable[[], str] | None = None,
+    ) -> Options:
         """Return the options of a connection.
 
         Arguments:
             url: broker URL.
             given: ``broker_transport_options``.
+            use_ssl: ``broker_use_ssl``.
+            username: the user, where the URL names none.
+            password: the user's password, where the URL names no user.
 
         Raises:
             ConfigurationError: an option has a value it can't have.
         """
         address = parse(url) if isinstance(url, str) else url
-        if address.username is not None:
-            raise UnsupportedError(
-                "The broker URL holds a user name, and this transport does not do SASL yet: "
-                "use a listener without authentication on a network of its own."
-            )
         types = {field.name: str(field.type) for field in fields(cls) if field.name != "hosts"}
         names = types.keys()
         values: dict[str, Any] = {}
-        for name, value in merge(typed(address.options, types), given or {}).items():
+        given = merge(typed(address.options, types), given or {})
+        for name, value in given.items():
             if name in names:
                 values[name] = value
             elif name not in _FOREIGN:
@@ -105,22 +121,31 @@ class Options:
                 f"The ordering {values['ordering']!r} is unknown: use one of "
                 f"{', '.join(ORDERINGS)}."
             )
-        for name in ("connect_timeout", "commit_interval", "max_buffered", "session_timeout",
-                     "revoke_timeout", "exchange_partitions", "exchange_retention"):  # fmt: skip
+        for name in (
+            "connect_timeout", "commit_interval", "max_buffered", "max_message_bytes",
+            "publish_timeout", "session_timeout", "revoke_timeout", "exchange_partitions",
+            "exchange_retention",
+        ):  # fmt: skip
             if name in values and not values[name] > 0:
                 raise ConfigurationError(
                     f"The transport option {name!r} must be above 0, not {values[name]!r}."
                 )
+        values |= security_values(address, given, use_ssl, username, password)
         return cls(hosts=address.hosts, **values)
 
     def client_settings(self) -> dict[str, Any]:
-        """Return what every client of Kafka's is told: where the brokers are, and how to wait."""
+        """Return what every client of Kafka's is told: where the brokers are, and how to wait.
+
+        Raises:
+            ConfigurationError: a certificate's or a password's file can't be used.
+        """
         return {
             "bootstrap_servers": list(self.hosts),
             "client_id": self.client_id,
             "bootstrap_timeout_ms": int(self.connect_timeout * 1000),
             "request_timeout_ms": 10_000,
             "reconnect_backoff_max_ms": 1000,
+            **self.security_settings(),
         }
 
 

@@ -12,9 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import (
+    InvalidTopicError,
+    KafkaError,
+    KafkaTimeoutError,
+    UnknownTopicOrPartitionError,
+)
 
 from .errors import BrokerUnavailableError, KombuKafkaError, PartitionNotFoundError, publish_error
+from .handshake import reaching, require_access
 from .options import Options
 from .record import Headers
 
@@ -24,8 +30,10 @@ __all__ = ("RETRIES", "Producer", "close_all", "shared")
 RETRIES = 5
 #: Between two of them, in milliseconds: five of them outlast the election of a new leader.
 RETRY_BACKOFF_MS = 500
-#: After this a message that the brokers have not confirmed is reported as failed.
-DELIVERY_TIMEOUT_MS = 60_000
+#: Seconds in which a topic that the brokers make by themselves appears.
+TOPIC_SECONDS = 10.0
+#: What a record and its request hold besides the message, in bytes.
+OVERHEAD_BYTES = 16_384
 #: A partition added to a topic is seen after this at the latest.
 METADATA_MAX_AGE_MS = 30_000
 
@@ -42,29 +50,25 @@ class Producer:
         options: the brokers and how long to wait for them.
 
     Raises:
+        AuthenticationError: the brokers don't let this client in.
         BrokerUnavailableError: no broker answered within ``connect_timeout``.
     """
 
     def __init__(self, options: Options) -> None:
-        self._patience = options.connect_timeout
-        try:
+        self._options = options
+        with reaching(options):
             self._client = KafkaProducer(
                 **options.client_settings(),
                 acks="all",
                 retries=RETRIES,
                 enable_idempotence=True,
                 retry_backoff_ms=RETRY_BACKOFF_MS,
-                delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
+                delivery_timeout_ms=int(options.publish_timeout * 1000),
                 max_block_ms=int(options.connect_timeout * 1000),
+                max_request_size=options.max_message_bytes + OVERHEAD_BYTES,
                 metadata_max_age_ms=METADATA_MAX_AGE_MS,
                 metrics_enabled=False,
             )
-        except KafkaError as exc:
-            raise BrokerUnavailableError(
-                f"No Kafka broker of {', '.join(options.hosts)} answered within "
-                f"{options.connect_timeout:g} seconds ({exc}): check the addresses and that the "
-                f"brokers are up."
-            ) from exc
 
     def send(
         self,
@@ -81,6 +85,7 @@ class Producer:
             KombuKafkaError: the record could not be handed over.
         """
         try:
+            self._require_topic(topic)
             if partition is not None:
                 self._require_partition(topic, partition)
             return self._client.send(
@@ -112,9 +117,20 @@ class Producer:
         if not confirm:
             return
         try:
-            future.get(timeout=DELIVERY_TIMEOUT_MS / 1000 + 5)
+            self.confirm(future)
         except KafkaError as exc:
-            raise publish_error(exc, topic, partition) from exc
+            error = publish_error(exc, topic, partition)
+            if isinstance(error, BrokerUnavailableError):
+                require_access(self._options, again=True)
+            raise error from exc
+
+    def confirm(self, future: Any) -> None:
+        """Wait for what :meth:`send` returned.
+
+        Raises:
+            kafka.errors.KafkaError: the record was refused, or not confirmed in time.
+        """
+        future.get(timeout=self._options.publish_timeout + 5)
 
     def ask(self, question: Callable[..., Any], *args: Any) -> Any:
         """Run a coroutine of requests on the client's network thread; return what it returns.
@@ -131,8 +147,8 @@ class Producer:
         )
         answered = threading.Event()
         future.add_both(lambda _: answered.set())
-        if not answered.wait(self._patience):
-            raise KafkaTimeoutError(f"no answer within {self._patience:g} seconds")
+        if not answered.wait(self._options.connect_timeout):
+            raise KafkaTimeoutError(f"no answer within {self._options.connect_timeout:g} seconds")
         if future.exception is not None:
             raise future.exception
         return future.value
@@ -146,6 +162,27 @@ class Producer:
     def close(self, timeout: float) -> None:
         """Send what is left and end, `timeout` seconds at most."""
         self._client.close(timeout=timeout)
+
+    def _require_topic(self, topic: str) -> None:
+        """Wait for a topic that is new; tell one that never comes from brokers that don't answer."""
+        metadata = self._client._metadata
+        if metadata.partitions_for_topic(topic) is not None:
+            return
+        began = time.monotonic() * 1000
+        try:
+            self._client._wait_on_metadata(
+                topic, min(TOPIC_SECONDS, self._options.connect_timeout) * 1000
+            )
+        except ValueError as exc:
+            raise InvalidTopicError(str(exc)) from exc
+        except KafkaTimeoutError as exc:
+            if metadata._last_successful_refresh_ms > began:
+                raise UnknownTopicOrPartitionError(topic) from exc
+            raise
+        finally:
+            if metadata.partitions_for_topic(topic) is None:
+                # Or the client would ask for it twice a second, for ever.
+                metadata._topics.discard(topic)
 
     def _require_partition(self, topic: str, partition: int) -> None:
         deadline = time.monotonic() + 5

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.errors import (
     InvalidTopicError,
-    KafkaError,
     UnknownTopicOrPartitionError,
     for_code,
 )
 from kafka.structs import TopicPartition
 
-from .errors import BrokerUnavailableError, PartitionNotFoundError
+from .errors import PartitionNotFoundError
+from .handshake import reaching
 from .options import Options
 
 __all__ = ("PartitionLag", "lag", "partition_count", "partition_counts")
@@ -76,7 +76,7 @@ def lag(options: Options, topic: str) -> dict[int, PartitionLag]:
 
 @contextmanager
 def _admin(options: Options) -> Iterator[KafkaAdminClient]:
-    with _reachable(options):
+    with reaching(options):
         client = KafkaAdminClient(**options.client_settings())
         try:
             yield client
@@ -86,7 +86,7 @@ def _admin(options: Options) -> Iterator[KafkaAdminClient]:
 
 @contextmanager
 def _consumer(options: Options) -> Iterator[KafkaConsumer]:
-    with _reachable(options):
+    with reaching(options):
         client = KafkaConsumer(
             **options.client_settings(),
             group_id=options.group_id,
@@ -97,15 +97,3 @@ def _consumer(options: Options) -> Iterator[KafkaConsumer]:
             yield client
         finally:
             client.close(autocommit=False)
-
-
-@contextmanager
-def _reachable(options: Options) -> Iterator[None]:
-    try:
-        yield
-    except KafkaError as exc:
-        raise BrokerUnavailableError(
-            f"Kafka at {', '.join(options.hosts)} did not answer within "
-            f"{options.connect_timeout:g} seconds ({exc}): check the addresses and that the "
-            f"brokers are up."
-        ) from exc

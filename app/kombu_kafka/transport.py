@@ -26,6 +26,7 @@ from .inbox import Delivery, Inbox
 from .options import Options
 from .receivers import Receiver, Receivers
 from .routing import DIRECT, EXCHANGE_TYPES, topic_name
+from .secret import make_discreet
 from .subscriber import Subscriber, is_transient_tag
 from .transients import TransientQueues, queues
 from .url import DEFAULT_PORT, mask_password, parse
@@ -56,12 +57,19 @@ class Transport(virtual.Transport):
     driver_name = "kafka-python"
     connection_errors = (*virtual.Transport.connection_errors, BrokerUnavailableError)
     channel_errors = (*virtual.Transport.channel_errors, PublishError, PartitionNotFoundError)
+    #: What kombu's and Celery's retry policies repeat; everything else is told at once.
+    recoverable_connection_errors = (
+        *virtual.Transport.connection_errors,
+        BrokerUnavailableError,
+    )
+    recoverable_channel_errors: tuple[type[Exception], ...] = ()
     implements = virtual.Transport.implements.extend(
         asynchronous=True, exchange_type=EXCHANGE_TYPES, heartbeats=False
     )
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
+        make_discreet(client)
         self.receivers = Receivers()
         #: Transient queue → its consumers, the next one in front.
         self.listeners: dict[str, list[Receiver]] = {}
@@ -76,7 +84,11 @@ class Transport(virtual.Transport):
         Raises:
             ConfigurationError: the URL or an option is wrong.
         """
-        return Options.of(self.client.hostname, self.client.transport_options)
+        client = self.client
+        return Options.of(
+            client.hostname, client.transport_options, client.ssl,
+            username=client.userid, password=client.password,
+        )  # fmt: skip
 
     @cached_property
     def consumer(self) -> Consumer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote
 
@@ -11,6 +12,10 @@ __all__ = ("DEFAULT_PORT", "BrokerURL", "mask_password", "parse")
 
 #: Kafka's port where the URL names none.
 DEFAULT_PORT = 9092
+
+#: Up to the last @, whatever stands between: of a URL that is wrong too, no password is shown.
+_PASSWORD = re.compile(r"(://[^:/@;]*:)[^;]*(@)")
+_PASSWORD_OPTION = re.compile(r"([?&][^=&;]*password=)[^&;]*", re.IGNORECASE)
 
 _SHAPE = "kafka://host:9092,host:9092//topic"
 
@@ -52,6 +57,11 @@ def parse(url: str) -> BrokerURL:
         )
     rest, _, query = rest.partition("?")
     authority, _, path = rest.partition("/")
+    if "@" in path + query:
+        raise ConfigurationError(
+            f"The user or the password in the broker URL {mask_password(url)!r} holds a character "
+            f"that means something else there: write / as %2F, ? as %3F, @ as %40."
+        )
     userinfo, at, addresses = authority.rpartition("@")
     username, colon, password = userinfo.partition(":")
     hosts = tuple(_address(part, url) for part in addresses.split(",") if part.strip())
@@ -69,14 +79,9 @@ def parse(url: str) -> BrokerURL:
 
 
 def mask_password(url: str, mask: str = "**") -> str:
-    """Return `url` with the password, if it has one, replaced by `mask`."""
-    scheme, separator, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    userinfo, at, addresses = authority.rpartition("@")
-    username, colon, _ = userinfo.partition(":")
-    if not separator or not at or not colon:
-        return url
-    return f"{scheme}://{username}:{mask}@{addresses}{slash}{path}"
+    """Return `url` with the password, if it has one, replaced by `mask`; each of several with ``;``."""
+    masked = _PASSWORD.sub(rf"\g<1>{mask}\g<2>", url)
+    return _PASSWORD_OPTION.sub(rf"\g<1>{mask}", masked)
 
 
 def _address(text: str, url: str) -> str:

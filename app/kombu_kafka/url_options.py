@@ -43,10 +43,12 @@ def merge(url: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         ConfigurationError: they contradict each other; which was meant can't be known.
     """
     for name in url.keys() & given.keys():
-        if given[name] is not None and given[name] != url[name] and name != "password":
+        if given[name] is not None and given[name] != url[name]:
+            shown = [repr(value[name]) for value in (url, given)]
+            said, other = ["**", "another"] if "password" in name else shown
             raise ConfigurationError(
-                f"The broker URL says {name}={url[name]!r}, and broker_transport_options "
-                f"{given[name]!r}: set it in one place."
+                f"The broker URL says {name}={said}, and broker_transport_options {other}: set it "
+                f"in one place."
             )
     return {**given, **url}
 

@@ -20,4 +20,4 @@ def broker_options(app: Celery) -> Options:
     """
     url = app.conf.broker_url
     first = url.split(";")[0] if isinstance(url, str) else url[0]
-    return Options.of(first, app.conf.broker_transport_options)
+    return Options.of(first, app.conf.broker_transport_options, app.conf.broker_use_ssl)

@@ -262,7 +262,11 @@ def _options(settings: Settings | None = None) -> Options:
     settings = settings or Settings.from_environ(os.environ)
     return Options.of(
         settings.broker_url,
-        {"group_id": settings.group_id, "connect_timeout": settings.connect_timeout},
+        {
+            "group_id": settings.group_id,
+            "connect_timeout": settings.connect_timeout,
+            **settings.broker_security,
+        },
     )
 
 

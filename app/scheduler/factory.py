@@ -8,6 +8,7 @@ import traceback
 from typing import Any
 
 from celery import Celery, signals
+from celery.exceptions import SecurityError
 from kombu.utils.imports import symbol_by_name
 
 import kombu_kafka
@@ -43,15 +44,13 @@ def configure(celery: Celery, settings: Settings) -> Celery:
             "connect_timeout": settings.connect_timeout,
             "session_timeout": settings.session_timeout,
             "client_id": settings.unit or f"celery-{socket.gethostname()}",
+            **settings.broker_security,
         },
         # The preflight has just seen the brokers: from then on a lost broker is weather.
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         result_backend=settings.result_backend,
-        # Nothing is auto-detected, and nothing but JSON is ever unpickled.
-        task_serializer="json",
-        result_serializer="json",
-        accept_content=["json"],
+        **_serializers(celery, settings),
         task_default_queue=settings.topic,
         # A record is done with when its task is: the order's gate and the offsets follow that.
         task_acks_late=True,
@@ -71,6 +70,8 @@ def configure(celery: Celery, settings: Settings) -> Celery:
         # Several workers start at once on small hosts: four seconds are too few then.
         worker_proc_alive_timeout=60.0,
     )
+    if settings.signing:
+        sign(celery)
     celery.conf.imports = (*celery.conf.imports, "scheduler.smoke_tasks")
     logging.getLogger("kafka").setLevel(logging.WARNING)  # it tells every connection at INFO
     celery.steps["consumer"].add("scheduler.readiness:Readiness")
@@ -89,6 +90,34 @@ def configure(celery: Celery, settings: Settings) -> Celery:
     signals.worker_init.connect(on_worker_init, weak=False)
     signals.worker_shutting_down.connect(say_stopping, weak=False)
     return celery
+
+
+def _serializers(celery: Celery, settings: Settings) -> dict[str, Any]:
+    """Nothing is auto-detected, and nothing but JSON is ever loaded, if need be within a signature."""
+    signed = bool(settings.signing) or celery.conf.task_serializer == "auth"
+    chosen = "auth" if signed else "json"
+    return {
+        "task_serializer": chosen,
+        "accept_content": [chosen],
+        "result_serializer": "json",
+        "result_accept_content": ["json"],
+        **settings.signing,
+    }
+
+
+def sign(celery: Celery) -> None:
+    """Have an app sign what it sends and take only what is signed (`setup_security`).
+
+    Raises:
+        SettingsError: A key or a certificate can't be used.
+    """
+    try:
+        celery.setup_security(allowed_serializers=["json"])
+    except (OSError, SecurityError, ValueError) as exc:
+        raise SettingsError(
+            f"Tasks can't be signed with what CELERY_SIGNING_KEY_FILE, CELERY_SIGNING_CERT_FILE and"
+            f" CELERY_SIGNING_CERT_STORE name: {exc}."
+        ) from exc
 
 
 def import_tasks(celery: Celery) -> None:

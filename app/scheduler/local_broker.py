@@ -136,6 +136,7 @@ class Node:
         self.id = node_id
         self.port = processes.free_port()
         self.controller_port = processes.free_port()
+        self.ports = {name: processes.free_port() for name in cluster.listeners}
         self.log = cluster.directory / f"kafka{node_id}.log"
         self._cluster = cluster
         self._data = cluster.directory / f"data{node_id}"
@@ -197,14 +198,16 @@ class Node:
         voters = ",".join(
             f"{node.id}@127.0.0.1:{node.controller_port}" for node in self._cluster.nodes
         )
+        named = "".join(f",{name}://localhost:{port}" for name, port in self.ports.items())
+        protocols = "".join(f",{name}:{kind}" for name, kind in self._cluster.listeners.items())
         properties = {
             "process.roles": "broker,controller",
             "node.id": self.id,
             "controller.quorum.voters": voters,
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port}{named}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}{named}",
+            "listener.security.protocol.map": f"PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}",
             "log.dirs": self._data,
             "auto.create.topics.enable": "true",
             "default.replication.factor": replicas,
@@ -276,6 +279,7 @@ class LocalKafka:
         directory: Where data and logs lie; a temporary directory by default.
         home: An unpacked Kafka; found by `find_home` by default.
         properties: Broker properties that replace ours.
+        listeners: Listeners besides the plain one, and the protocol of each (`{"TLS": "SSL"}`).
     """
 
     def __init__(
@@ -285,9 +289,11 @@ class LocalKafka:
         directory: Path | None = None,
         home: Path | None = None,
         properties: Mapping[str, object] | None = None,
+        listeners: Mapping[str, str] | None = None,
     ) -> None:
         self.home = home or find_home()
         self.properties = dict(properties or {})
+        self.listeners = dict(listeners or {})
         # An id that begins with "-" would be taken for an option; an octet of ours in front rules it out.
         self.cluster_id = (
             base64.urlsafe_b64encode(b"L" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
@@ -305,6 +311,10 @@ class LocalKafka:
     def bootstrap(self) -> list[str]:
         """`host:port` of each node."""
         return [f"127.0.0.1:{node.port}" for node in self.nodes]
+
+    def addresses(self, listener: str) -> list[str]:
+        """`localhost:port` of each node's listener of this name."""
+        return [f"localhost:{node.ports[listener]}" for node in self.nodes]
 
     def url(self, topic: str = "tasks") -> str:
         """The broker URL for Celery."""

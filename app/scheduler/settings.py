@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kombu_kafka.errors import ConfigurationError
+from kombu_kafka.options import Options
 from kombu_kafka.url import parse
 
 __all__ = ["ORDERINGS", "Settings", "SettingsError"]
@@ -15,6 +17,27 @@ ORDERINGS = ("partition", "key", "none")
 
 #: The topic tasks go to where the broker URL names none.
 DEFAULT_TOPIC = "tasks"
+
+
+#: Variables that say how the brokers are reached and as whom, and the transport's option of each.
+#: No password: the environment is for the eyes of its user alone, but it is handed on to children.
+BROKER_SECURITY = {
+    "CELERY_BROKER_SECURITY_PROTOCOL": "security_protocol",
+    "CELERY_BROKER_SASL_MECHANISM": "sasl_mechanism",
+    "CELERY_BROKER_USERNAME": "sasl_username",
+    "CELERY_BROKER_PASSWORD_FILE": "sasl_password_file",
+    "CELERY_BROKER_CA_FILE": "ssl_cafile",
+    "CELERY_BROKER_CERT_FILE": "ssl_certfile",
+    "CELERY_BROKER_KEY_FILE": "ssl_keyfile",
+    "CELERY_BROKER_KEY_PASSWORD_FILE": "ssl_key_password_file",
+}
+
+#: Variables that have tasks signed, and Celery's setting of each; all of them or none.
+SIGNING = {
+    "CELERY_SIGNING_KEY_FILE": "security_key",
+    "CELERY_SIGNING_CERT_FILE": "security_certificate",
+    "CELERY_SIGNING_CERT_STORE": "security_cert_store",
+}
 
 
 class SettingsError(Exception):
@@ -39,9 +62,11 @@ class Settings:
             to others.
         state_directory: Where the transport keeps its journal; None keeps none.
         unit: The systemd unit this process is, if it is one.
+        broker_security: The transport's options of TLS and SASL (`BROKER_SECURITY`).
+        signing: Celery's settings of message signing (`SIGNING`); empty where tasks are not signed.
     """
 
-    broker_url: str
+    broker_url: str = field(repr=False)  # it may hold a password
     topic: str = DEFAULT_TOPIC
     result_backend: str | None = None
     partitions: tuple[int, ...] | None = None
@@ -53,6 +78,8 @@ class Settings:
     session_timeout: float = 45.0
     state_directory: str | None = None
     unit: str | None = None
+    broker_security: Mapping[str, str] = field(default_factory=dict)
+    signing: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -82,7 +109,28 @@ class Settings:
             session_timeout=_seconds(given, "CELERY_SESSION_TIMEOUT", "45"),
             state_directory=given.get("STATE_DIRECTORY"),
             unit=given.get("CELERY_UNIT"),
+            broker_security=_security(url, given),
+            signing=_signing(given),
         )
+
+
+def _security(url: str, given: Mapping[str, str]) -> dict[str, str]:
+    options = {option: given[name] for name, option in BROKER_SECURITY.items() if name in given}
+    try:
+        Options.of(url.split(";")[0], options)
+    except ConfigurationError as exc:
+        names = {option: name for name, option in BROKER_SECURITY.items()}
+        sentence = re.sub(r"\w+", lambda word: names.get(word[0], word[0]), str(exc))
+        raise SettingsError(f"The brokers' security is set wrong: {sentence}") from exc
+    return options
+
+
+def _signing(given: Mapping[str, str]) -> dict[str, str]:
+    settings = {setting: given[name] for name, setting in SIGNING.items() if name in given}
+    if settings and len(settings) != len(SIGNING):
+        missing = ", ".join(name for name in SIGNING if name not in given)
+        raise SettingsError(f"Tasks can't be signed without {missing}: set all of them, or none.")
+    return settings
 
 
 def _partitions(value: str | None) -> tuple[int, ...] | None:

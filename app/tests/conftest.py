@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from kafka import KafkaAdminClient
 
 from scheduler.local_broker import LocalBrokerError, LocalKafka
+from tests.secure_kafka import Authority, secure_kafka
+
+
+def _started(start: Callable[[], LocalKafka]) -> LocalKafka:
+    try:
+        return start()
+    except LocalBrokerError as exc:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must run the tests on a real broker: {exc}", pytrace=False)
+        pytest.skip(str(exc))
 
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[LocalKafka]:
     """A broker of our own; without Java or the archive its tests skip on a laptop and fail in CI."""
-    try:
-        cluster = LocalKafka().start()
-    except LocalBrokerError as exc:
-        if os.environ.get("CI"):
-            pytest.fail(f"CI must run the tests on a real broker: {exc}", pytrace=False)
-        pytest.skip(str(exc))
+    cluster = _started(lambda: LocalKafka().start())
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Who signs the certificates of `secure_broker` and of its clients."""
+    made = Authority(tmp_path_factory.mktemp("certificates"))
+    made.issue("client")
+    return made
+
+
+@pytest.fixture(scope="session")
+def secure_broker(authority: Authority) -> Iterator[LocalKafka]:
+    """A broker that demands TLS certificates, or users and their passwords (`tests.secure_kafka`)."""
+    cluster = _started(lambda: secure_kafka(authority))
     yield cluster
     cluster.stop()
 

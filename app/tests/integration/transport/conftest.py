@@ -70,9 +70,9 @@ def connect(kafka: LocalKafka) -> Iterator[Connect]:
     """Makes connections; all are ended with the test."""
     made: list[Connection] = []
 
-    def make(url: str | None = None, **options: Any) -> Connection:
+    def make(url: str | None = None, ssl: Any = None, **options: Any) -> Connection:
         options = {"connect_timeout": 10, "commit_interval": 0.05, **options}
-        made.append(Connection(url or kafka.url(), transport_options=options))
+        made.append(Connection(url or kafka.url(), ssl=ssl or False, transport_options=options))
         return made[-1]
 
     yield make

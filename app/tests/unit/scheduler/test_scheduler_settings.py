@@ -82,3 +82,35 @@ def test_faults_are_one_sentence(environ: dict[str, str], says: str) -> None:
     assert says in sentence
     assert "\n" not in sentence
     assert sentence.endswith(".")
+
+
+def test_how_the_brokers_are_reached() -> None:
+    settings = _settings(
+        CELERY_BROKER_USERNAME="worker",
+        CELERY_BROKER_PASSWORD_FILE="/etc/celery/password",
+        CELERY_BROKER_CA_FILE="/etc/celery/ca.pem",
+    )
+    assert settings.broker_security == {
+        "sasl_username": "worker",
+        "sasl_password_file": "/etc/celery/password",
+        "ssl_cafile": "/etc/celery/ca.pem",
+    }
+
+
+def test_a_user_without_a_password() -> None:
+    with pytest.raises(
+        SettingsError, match="set CELERY_BROKER_USERNAME and CELERY_BROKER_PASSWORD"
+    ):
+        _settings(CELERY_BROKER_USERNAME="worker")
+
+
+def test_the_password_of_the_url_is_not_shown() -> None:
+    settings = Settings.from_environ({"CELERY_BROKER_URL": "kafka://me:s3cret@a:1//t"})
+    assert "s3cret" not in repr(settings)
+
+
+def test_signing_takes_all_of_its_variables() -> None:
+    with pytest.raises(
+        SettingsError, match="without CELERY_SIGNING_CERT_FILE, CELERY_SIGNING_CERT"
+    ):
+        _settings(CELERY_SIGNING_KEY_FILE="/etc/celery/key.pem")

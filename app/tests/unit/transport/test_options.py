@@ -42,11 +42,6 @@ def test_bad_values_are_refused(given: dict[str, Any]) -> None:
         Options.of(URL, given)
 
 
-def test_credentials_are_refused_rather_than_ignored() -> None:
-    with pytest.raises(ConfigurationError, match="SASL"):
-        Options.of("kafka://me:secret@a:9092//tasks")
-
-
 def test_a_misspelt_option_is_named(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         Options.of(URL, {"partition": [0], "visibility_timeout": 3600})

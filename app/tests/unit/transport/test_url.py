@@ -56,3 +56,19 @@ def test_a_refusal_does_not_show_the_password() -> None:
     with pytest.raises(ConfigurationError) as refused:
         parse("kafka://me:s3cret@a:x//t")
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["kafka://me:s3/cret@a:1//t", "kafka://me:s3cret?@a:1//t", "kafka://me:s3@cr/et@a//t"],
+)
+def test_a_password_that_must_be_encoded(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="%2F") as refused:
+        parse(text)
+    assert "s3" not in str(refused.value)
+    assert "cret" not in str(refused.value)
+
+
+def test_each_url_of_several_is_masked() -> None:
+    shown = mask_password("kafka://me:one@a//t?sasl_password=x&a=b;kafka://me:two@b//t")
+    assert shown == "kafka://me:**@a//t?sasl_password=**&a=b;kafka://me:**@b//t"
