@@ -126,17 +126,14 @@ def filtered(default_state: str) -> Callable[[C], C]:
             ids: tuple[str, ...], since: str | None, until: str | None, state: str, **rest: Any
         ) -> Any:
             names = ("task", "exception", "reason", "kind", "topic", "partition", "key", "task_id")
+            if state == "auto":  # whoever names letters means them whatever they are
+                state = "all" if ids else default_state
             with guarded():
                 choice = Filter(
                     ids=frozenset(map(LetterId.parse, ids)) if ids else None,
                     since=None if since is None else parse_time(since),
                     until=None if until is None else parse_time(until),
-                    # Whoever names letters means them whatever they are.
-                    state=None
-                    if state == "all" or (ids and state == "auto")
-                    else default_state
-                    if state == "auto"
-                    else state,
+                    state=None if state == "all" else state,
                     **{name: rest.pop(name) for name in names},
                 )
             return command(choice=choice, **rest)

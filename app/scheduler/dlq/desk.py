@@ -23,7 +23,12 @@ from kafka.errors import (
     RecordListTooLargeError,
 )
 
-from kombu_kafka.errors import BrokerUnavailableError, KombuKafkaError, PublishError
+from kombu_kafka.errors import (
+    BrokerUnavailableError,
+    ConfigurationError,
+    KombuKafkaError,
+    PublishError,
+)
 from kombu_kafka.options import Options
 from scheduler.dlq.history import Act, History, ensure_topic
 from scheduler.dlq.letters import LetterId
@@ -83,6 +88,11 @@ class Desk:
             BrokerUnavailableError: The brokers don't answer.
         """
         self.close()
+        if not self._history.topic_id:
+            raise ConfigurationError(
+                f"There is no topic {self._options.dead_letter_topic} to act on: name the dead letter"
+                " topic in CELERY_DEAD_LETTER_TOPIC."
+            )
         ensure_topic(self._options)
         with reachable(self._options):
             self._client = KafkaProducer(

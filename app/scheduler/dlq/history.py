@@ -82,7 +82,7 @@ class History:
 
     def __init__(self, options: Options, topic_id: str) -> None:
         self.topic = topic_of(options)
-        self._topic_id = topic_id
+        self.topic_id = topic_id
         self._acts: dict[LetterId, tuple[Act, ...]] = {}
         self._positions: dict[TopicPartition, int] = {}
 
@@ -123,14 +123,14 @@ class History:
     def record(self, letter: LetterId, acts: Iterable[Act]) -> tuple[bytes, bytes]:
         """Return key and value of the record that says these acts were the last."""
         kept = [act.as_dict() for act in (*self.of(letter), *acts)][-MAX_ACTS:]
-        key = f"{self._topic_id}/{letter}".encode()
+        key = f"{self.topic_id}/{letter}".encode()
         return key, json.dumps({"letter": str(letter), "acts": kept}).encode()
 
     def _letter(self, key: bytes | None) -> LetterId | None:
         found = re.fullmatch(
             r"(.+)/([0-9]{1,9})-([0-9]{1,18})", (key or b"").decode(errors="replace")
         )
-        if found is None or found[1] != self._topic_id:
+        if found is None or found[1] != self.topic_id:
             return None
         return LetterId(int(found[2]), int(found[3]))
 

@@ -107,9 +107,9 @@ def import_lines(
         BrokerUnavailableError: The brokers don't answer; run again, nothing is written twice.
     """
     outcome = Outcome()
+    index.refresh(letters=False)
     with Desk(options, reader, index.history) as desk:
         # Read only now: nobody else can write letters back meanwhile.
-        index.refresh()
         known = {
             _digest(record.key, record.value, record.headers)
             for record in reader.read(reader.bounds(index.topic))
