@@ -8,11 +8,24 @@ import time
 from pathlib import Path
 
 from celery import Task, shared_task
+from celery.exceptions import Ignore, Reject
 from kafka.errors import KafkaTimeoutError
 
 from tests.ledger import Ledger
 
-__all__ = ["dies", "fails", "hangs", "hard_error", "note", "retries"]
+__all__ = [
+    "declared_hard",
+    "dies",
+    "fails",
+    "fails_until",
+    "hangs",
+    "hard_error",
+    "ignores",
+    "note",
+    "rejects",
+    "retries",
+    "unpicklable",
+]
 
 
 def _note(task: Task, event: str) -> None:
@@ -67,3 +80,47 @@ def retries(self: Task) -> None:
     """Meet errors that would pass, for longer than it may retry."""
     _note(self, "retries")
     raise TimeoutError("busy")
+
+
+@shared_task(bind=True, name="tests.rejects")
+def rejects(self: Task) -> None:
+    """Refuse its message."""
+    raise Reject("not mine", requeue=False)
+
+
+@shared_task(bind=True, name="tests.ignores")
+def ignores(self: Task) -> None:
+    """Want neither result nor letter."""
+    _note(self, "ignores")
+    raise Ignore
+
+
+@shared_task(bind=True, name="tests.declared_hard", autoretry_for=(Exception,), hard=(LookupError,))
+def declared_hard(self: Task) -> None:
+    """Meet an error that the task says no retry mends."""
+    _note(self, "declared_hard")
+    raise KeyError("gone for good")
+
+
+class UnpicklableError(Exception):
+    """Can't be made from what it says."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+@shared_task(bind=True, name="tests.unpicklable")
+def unpicklable(self: Task) -> None:
+    """Raise what doesn't survive the way to the parent process."""
+    raise UnpicklableError("this", "that")
+
+
+@shared_task(
+    bind=True, name="tests.fails_until", autoretry_for=(ConnectionError,), max_retries=1,
+    default_retry_delay=0.1,
+)  # fmt: skip
+def fails_until(self: Task, cause: str) -> None:
+    """Fail until a file is there: the cause is mended."""
+    _note(self, "fails_until")
+    if not Path(cause).exists():
+        raise ConnectionError("the shop is away")

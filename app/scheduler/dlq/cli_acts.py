@@ -57,6 +57,7 @@ yes = click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 @click.option(
     "--without-expiry", is_flag=True, help="Also what has expired, which a worker would drop."
 )
+@click.option("--reset-retries", is_flag=True, help="Let tasks retry as often as if they were new.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Letters a second, at most.")
 @click.option(
     "--force",
@@ -70,7 +71,7 @@ yes = click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 @as_json
 def replay(
     choice: Filter, every: bool, to_topic: str | None, to_partition: int | None, by_key: bool,
-    new_args: str | None, new_kwargs: str | None, without_expiry: bool, rate: float | None,
+    new_args: str | None, new_kwargs: str | None, without_expiry: bool, reset_retries: bool, rate: float | None,
     force: bool, dry_run: bool, why: str, by: str | None, yes: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Queue letters' tasks again: by ids, by filters, or --all.
@@ -86,6 +87,7 @@ def replay(
         args=_json_option("--args", new_args, list),
         kwargs=_json_option("--kwargs", new_kwargs, dict),
         without_expiry=without_expiry,
+        reset_retries=reset_retries,
     )
     order = Order(
         by=by or person(), why=why, changes=changes, force=force, rate=rate, dry_run=dry_run

@@ -38,6 +38,7 @@ class Changes:
         args: Positional arguments in place of the task's own.
         kwargs: Keyword arguments likewise.
         without_expiry: Drop the time after which a worker would not run it.
+        reset_retries: Let the task retry as often as if it were new.
     """
 
     topic: str | None = None
@@ -46,6 +47,7 @@ class Changes:
     args: list[Any] | None = None
     kwargs: dict[str, Any] | None = None
     without_expiry: bool = False
+    reset_retries: bool = False
 
     @property
     def edits(self) -> bool:
@@ -55,7 +57,11 @@ class Changes:
     @property
     def note(self) -> str:
         """What was different, for the history."""
-        noted = {"edited": self.edits, "without expiry": self.without_expiry}
+        noted = {
+            "edited": self.edits,
+            "without expiry": self.without_expiry,
+            "retries reset": self.reset_retries,
+        }
         return ", ".join(name for name, said in noted.items() if said)
 
 
@@ -148,6 +154,8 @@ def outgoing(letter: Letter, changes: Changes, now: float) -> Outgoing:
             f"it expired at {letter.text('expires')[:40]}, so a worker would drop it:"
             " --without-expiry takes that time away"
         )
+    if changes.reset_retries:
+        headers = [(name, b"0" if name == "retries" else raw) for name, raw in headers]
     value = letter.value
     if changes.edits:
         value, headers = _edited(letter, headers, changes)
