@@ -13,8 +13,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from kafka import KafkaProducer
+
 from kombu_kafka.options import Options
-from scheduler.dlq import desk
 from scheduler.dlq.history import History
 from scheduler.dlq.index import Index
 from scheduler.dlq.letters import LetterId
@@ -50,7 +51,7 @@ def act(options: Options, number: int, fatal: int) -> int:
         return os.waitpid(child, 0)[1]
     try:
         steps = Steps(fatal)
-        producer: Any = desk.KafkaProducer
+        producer: Any = KafkaProducer
         for name in ("init_transactions", "begin_transaction", "send", "flush"):
             setattr(producer, name, steps.around(getattr(producer, name)))
         client_of = producer.__init__
