@@ -92,6 +92,7 @@ def session() -> Iterator[Session]:
                 "connect_timeout": settings.connect_timeout,
                 "dead_letter_topic": settings.dead_letter_topic,
                 "client_id": "scheduler-dlq",
+                **settings.broker_security,
             },
         )
         with Reader(options) as reader:
