@@ -45,7 +45,7 @@ class Ownership(ABC):
         options: Options,
         inbox: Inbox,
         flush: Callable[[Collection[TopicPartition]], bool],
-        warn: Callable[..., None],
+        warn: Callable[..., object],
     ) -> None:
         self.options = options
         self.inbox = inbox
