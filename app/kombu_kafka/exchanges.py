@@ -123,7 +123,10 @@ class ExchangeChannel(virtual.Channel):
                 f"declared on this connection: declare it first."
             )
         routing_key, kind = routing_key or "", declared["type"]
-        if self.connection.transients.get(queue) is not None:
+        transient = self.connection.transients.get(queue)
+        if transient is not None:
+            if not transient.bindings:
+                self.connection.subscriber.warm()
             self.connection.transients.bind(queue, exchange, kind, routing_key)
         elif not self.state.has_binding(queue, exchange, routing_key):
             bindings(self.connection.options).add(Binding(queue, exchange, routing_key), kind)

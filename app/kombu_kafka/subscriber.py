@@ -34,7 +34,7 @@ POLL_MS = 100
 #: Milliseconds a broker holds a request that nothing answers: as long may a queue wait that is
 #: added while the thread reads for others.
 FETCH_MAX_WAIT_MS = 200
-#: Seconds that a client without a queue stays connected: a second request often follows a first.
+#: Seconds that the thread stays connected without a queue: a second request often follows a first.
 LINGER_SECONDS = 5.0
 #: Seconds between two attempts after the brokers could not be reached.
 RETRY_SECONDS = 0.5
@@ -80,12 +80,17 @@ class Subscriber:
         """Begin to read for a queue, where its own messages begin; returns at once."""
         with self._lock:
             self._queues[queue.name] = queue
-        self._changed.set()
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._run, name="kombu-kafka-subscriber", daemon=True
-            )
-            self._thread.start()
+        self.warm()
+
+    def warm(self) -> None:
+        """Connect, since a queue will be read soon: while it is bound and a request goes out."""
+        with self._lock:
+            self._changed.set()
+            if self._thread is None and not self._stop.is_set():
+                self._thread = threading.Thread(
+                    target=self._run, name="kombu-kafka-subscriber", daemon=True
+                )
+                self._thread.start()
 
     def remove(self, name: str) -> None:
         """Read for a queue no more; what was read and not handed out is the queue's again."""
@@ -161,27 +166,29 @@ class Subscriber:
             return  # a forked child: the thread and its sockets are the parent's
         self._stop.set()
         self._changed.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(JOIN_SECONDS)
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(JOIN_SECONDS)
 
     # The thread
 
     def _run(self) -> None:
         client: KafkaConsumer | None = None
         idle_since = time.monotonic()
+        wanted: dict[TopicPartition, int] = {}
         while not self._stop.is_set():
             self._changed.clear()
             wanted = self._wanted()
+            if wanted:
+                idle_since = time.monotonic()
+            elif self._ends(time.monotonic() - idle_since):
+                break
             try:
+                client = client or self._connect()
                 if wanted:
-                    idle_since = time.monotonic()
-                    client = client or self._connect()
                     self._read(client, wanted)
-                    continue
-                if client is not None and time.monotonic() - idle_since > LINGER_SECONDS:
-                    self._disconnect(client)
-                    client = None
-                self._changed.wait(None if client is None else LINGER_SECONDS / 2)
+                else:
+                    self._changed.wait(LINGER_SECONDS)
             except KafkaError as exc:
                 self._warn("Reading %s is interrupted (%s); trying again.",
                            ", ".join(sorted({tp.topic for tp in wanted})), exc)  # fmt: skip
@@ -192,6 +199,14 @@ class Subscriber:
                 client = None
                 self._stop.wait(RETRY_SECONDS)
         self._disconnect(client)
+
+    def _ends(self, idle: float) -> bool:
+        """Whether the thread ends, having had nothing to do for so many seconds."""
+        with self._lock:
+            if idle < LINGER_SECONDS or self._queues:
+                return False
+            self._thread = None
+            return True
 
     def _wanted(self) -> dict[TopicPartition, int]:
         """The partitions to read, each from the offset that the earliest queue is at."""

@@ -9,6 +9,8 @@ from typing import Any
 
 from celery import Celery, signals
 from celery.exceptions import SecurityError
+from celery.worker.consumer.gossip import Gossip
+from celery.worker.consumer.mingle import Mingle
 from kombu.utils.imports import symbol_by_name
 
 import kombu_kafka
@@ -32,6 +34,8 @@ def create_app(settings: Settings) -> Celery:
 def configure(celery: Celery, settings: Settings) -> Celery:
     """Set a Celery app up for Kafka; its tasks must not have been made yet."""
     kombu_kafka.register()
+    for step in (Mingle, Gossip):  # Celery lists the transports that it knows to be able to
+        step.compatible_transports = step.compatible_transports | {"kafka"}
     celery.task_cls = TASK_BASE
     celery.conf.update(
         broker_url=settings.broker_url,

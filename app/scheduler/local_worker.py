@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class LocalWorker:
         directory: Where its log, its journal and its notify socket lie.
         environ: More of its environment.
         name: What it is called in tables and logs.
+        arguments: More of its command line.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class LocalWorker:
         directory: Path,
         environ: Mapping[str, str] | None = None,
         name: str | None = None,
+        arguments: Sequence[str] = (),
     ) -> None:
         self.name = name or f"worker-{'-'.join(map(str, partitions)) or 'group'}"
         self.log = directory / f"{self.name}.log"
@@ -54,6 +56,7 @@ class LocalWorker:
             "NOTIFY_SOCKET": str(self._socket),
             **(environ or {}),
         }
+        self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         self._notify: socket.socket | None = None
         self.ready = False
@@ -82,7 +85,7 @@ class LocalWorker:
         command = [sys.executable, "-W", "ignore", "-m", "celery", "-A", "scheduler", "worker"]
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
-                [*command, "-n", f"{self.name}@%h", "-c", "1", "-l", "INFO"],
+                [*command, "-n", f"{self.name}@%h", "-c", "1", "-l", "INFO", *self._arguments],
                 env=self._environ,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

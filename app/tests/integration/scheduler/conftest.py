@@ -31,6 +31,7 @@ class System:
     modules: str
     environ: dict[str, str] = field(default_factory=dict)
     workers: list[LocalWorker] = field(default_factory=list)
+    arguments: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.dead_letter_topic = f"{self.topic}-dlq"
@@ -57,6 +58,7 @@ class System:
             *partitions,
             name=name,
             directory=self.directory,
+            arguments=self.arguments,
             environ={
                 "CELERY_APP_MODULE": self.modules,
                 "CELERY_GROUP_ID": self.topic,
