@@ -14,10 +14,10 @@ from tests.ledger import Ledger
 app = Celery("announce")
 app.conf.update(
     task_queues=[Queue(os.environ.get("ANNOUNCE_TOPIC", "announce")), Broadcast("announcements")],
-    task_routes=dict.fromkeys(
-        ["announce.hear", "announce.refuse"],
-        {"queue": "announcements", "exchange": "announcements"},
-    ),
+    task_routes={
+        "announce.hear": {"queue": "announcements", "exchange": "announcements"},
+        "announce.refuse": {"queue": "announcements", "exchange": "announcements"},
+    },
     task_send_sent_event=True,
     worker_send_task_events=True,
 )

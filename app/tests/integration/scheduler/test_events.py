@@ -158,7 +158,8 @@ def test_a_camera_takes_snapshots(office: System, names: list[str]) -> None:
 def test_events_dump(office: System) -> None:
     with _command(office, "events", "--dump") as dump:
         lines: list[str] = []
-        assert (output := dump.stdout) is not None
+        output = dump.stdout
+        assert output is not None
         reading = threading.Thread(target=lambda: lines.extend(iter(output.readline, "")))
         reading.start()
         office.wait("a heartbeat", lambda: any("heartbeat" in line for line in lines))
