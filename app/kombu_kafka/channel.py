@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.transport import virtual
 
-from . import dead_letters, producer
+from . import dead_letters, delay, producer
 from .dead_letters import Letter
 from .directory import directory
 from .errors import PartitionNotFoundError, PublishError, UnsupportedError
@@ -78,7 +78,8 @@ class Channel(ExchangeChannel):
                     f"The partition {partition!r} for a message to {topic} is not a partition "
                     f"number (0, 1, 2, …)."
                 )
-            self._put(topic, message, key=_key(key, topic), partition=partition)
+            due = delay.due_of(message["headers"])
+            self._put(topic, message, key=_key(key, topic), partition=partition, due=due)
         if routes.topic is None:
             return
         properties = {**properties, "exchange": exchange, "routing_key": routing_key or ""}
@@ -94,7 +95,7 @@ class Channel(ExchangeChannel):
 
     def _put(
         self, topic: str, message: dict[str, Any], *, key: bytes | None = None,
-        partition: int | None = None, **kwargs: Any,
+        partition: int | None = None, due: int | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
         properties = message["properties"]
         body = message["body"]
@@ -105,14 +106,17 @@ class Channel(ExchangeChannel):
             )  # fmt: skip
         except ValueError as exc:
             raise PublishError(f"The message for {topic} can't be sent: {exc}.") from exc
-        producer.shared(self.connection.options).publish(
-            topic,
-            body.encode() if isinstance(body, str) else bytes(body),
-            key=key,
-            headers=headers,
-            partition=partition,
-            confirm=properties.get("delivery_mode") != TRANSIENT,
-        )
+        record: dict[str, Any] = {
+            "value": body.encode() if isinstance(body, str) else bytes(body),
+            "key": key,
+            "headers": headers,
+            "partition": partition,
+            "confirm": properties.get("delivery_mode") != TRANSIENT,
+        }
+        if due is None:
+            producer.shared(self.connection.options).publish(topic, **record)
+        else:
+            delay.publish(self.connection.options, topic, due=due, **record)
 
     # Queues
 

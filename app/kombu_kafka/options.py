@@ -41,6 +41,11 @@ class Options(SecurityOptions):
         connect_timeout: seconds to wait for the first answer of any broker.
         commit_interval: seconds between two commits of offsets.
         max_buffered: records held of a partition before fetching pauses.
+        delay_topic: where messages with an ETA wait, or None (then they wait in the worker, and
+            under the order ``partition`` they hold their partition).
+        delay_limit: seconds ahead that an ETA may lie.
+        delay_dispatcher: whether this process may forward delayed messages while it consumes; one
+            process of a group does.
         client_id: name of this client in the brokers' logs and metrics.
         exchange_partitions: partitions of an exchange's topic, where this client makes it: the
             more, the fewer replies and events of others does a reader have to pass over.
@@ -69,6 +74,9 @@ class Options(SecurityOptions):
     connect_timeout: float = 30.0
     commit_interval: float = 0.2
     max_buffered: int = 1000
+    delay_topic: str | None = "celery_delay"
+    delay_limit: float = 90 * 86400.0
+    delay_dispatcher: bool = True
     client_id: str = "kombu-kafka"
     exchange_partitions: int = 8
     exchange_retention: float = 600.0
@@ -124,7 +132,7 @@ class Options(SecurityOptions):
         for name in (
             "connect_timeout", "commit_interval", "max_buffered", "max_message_bytes",
             "publish_timeout", "session_timeout", "revoke_timeout", "exchange_partitions",
-            "exchange_retention",
+            "exchange_retention", "delay_limit",
         ):  # fmt: skip
             if name in values and not values[name] > 0:
                 raise ConfigurationError(

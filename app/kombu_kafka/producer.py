@@ -153,6 +153,22 @@ class Producer:
             raise future.exception
         return future.value
 
+    def require(self, topic: str, partition: int | None) -> None:
+        """Make sure that a topic, and a partition of it if one is named, are there.
+
+        Raises:
+            KombuKafkaError: they are not, or that is not known.
+        """
+        try:
+            if partition is not None:
+                self._require_partition(topic, partition)
+            else:
+                self._client.partitions_for(topic)
+        except KombuKafkaError:
+            raise
+        except (KafkaError, ValueError, TypeError, AssertionError) as exc:
+            raise publish_error(exc, topic, partition) from exc
+
     @property
     def failed(self) -> bool:
         """Whether the client can send nothing more (it lost its place in its sequence for good)."""

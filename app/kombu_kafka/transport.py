@@ -16,6 +16,7 @@ from kombu.transport import virtual
 from . import producer
 from .channel import Channel as KafkaChannel
 from .consumer import Consumer
+from .dispatcher import Dispatcher
 from .errors import (
     BrokerUnavailableError,
     KombuKafkaError,
@@ -73,6 +74,8 @@ class Transport(virtual.Transport):
         self.receivers = Receivers()
         #: Transient queue → its consumers, the next one in front.
         self.listeners: dict[str, list[Receiver]] = {}
+        #: Forwards delayed messages, once this connection consumes.
+        self.dispatcher: Dispatcher | None = None
         self._loop: Any = None
         self._pid = os.getpid()
         self._tasks_first = False
@@ -143,6 +146,8 @@ class Transport(virtual.Transport):
             self.consumer.close()  # and the wakeup with it, when all is settled
         elif "wakeup" in self.__dict__:
             self.wakeup.close()
+        if self.dispatcher is not None:
+            self.dispatcher.close()
 
     def verify_connection(self, connection: Transport) -> bool:
         """Whether the connection is of use: False once its consumer has failed."""
@@ -181,7 +186,15 @@ class Transport(virtual.Transport):
             topic = self.topic_of(receiver.queue)
             self.receivers.add(topic, receiver)
             self.consumer.consume(topic)
+            self._dispatch()
         self.wakeup.set()
+
+    def _dispatch(self) -> None:
+        """Have a dispatcher: what was delayed must arrive."""
+        options = self.options
+        if self.dispatcher is None and options.delay_dispatcher and options.delay_topic:
+            self.dispatcher = Dispatcher(options)
+            self.dispatcher.start()
 
     def cancel(self, channel: KafkaChannel, consumer_tag: str) -> None:
         """Hand out nothing more to a consumer."""

@@ -222,6 +222,7 @@ class Node:
             "share.coordinator.state.topic.replication.factor": replicas,
             "share.coordinator.state.topic.min.isr": max(1, replicas - 1),
             "group.initial.rebalance.delay.ms": 0,
+            "group.min.session.timeout.ms": 500,
             "num.network.threads": 2,
             "num.io.threads": 2,
             "background.threads": 2,

@@ -28,7 +28,11 @@ class Look:
 
     def records(self, topic: str) -> list[Any]:
         """Everything that lies in a topic, in the order of its partitions and offsets."""
-        consumer = KafkaConsumer(bootstrap_servers=self._kafka.bootstrap, enable_auto_commit=False)
+        consumer = KafkaConsumer(
+            bootstrap_servers=self._kafka.bootstrap,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+        )
         try:
             numbers = consumer.partitions_for_topic(topic)
             partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
@@ -71,7 +75,9 @@ def connect(kafka: LocalKafka) -> Iterator[Connect]:
     made: list[Connection] = []
 
     def make(url: str | None = None, ssl: Any = None, **options: Any) -> Connection:
-        options = {"connect_timeout": 10, "commit_interval": 0.05, **options}
+        options = {
+            "connect_timeout": 10, "commit_interval": 0.05, "delay_dispatcher": False, **options,
+        }  # fmt: skip
         made.append(Connection(url or kafka.url(), ssl=ssl or False, transport_options=options))
         return made[-1]
 

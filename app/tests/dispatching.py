@@ -1,0 +1,31 @@
+"""A dispatcher as a process of its own, for tests that kill it: `python -m tests.dispatching URL JSON`.
+
+It prints "active" when it is at work. Its session is short, so that a kill is noticed soon; a
+broker must allow that (group.min.session.timeout.ms).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+from kombu_kafka import dispatcher
+from kombu_kafka.options import Options
+
+
+def main() -> None:
+    """Run until killed."""
+    dispatcher.SESSION_MS, dispatcher.HEARTBEAT_MS = 1000, 250
+    thread = dispatcher.Dispatcher(Options.of(sys.argv[1], json.loads(sys.argv[2])))
+    thread.start()
+    told = False
+    while True:
+        if thread.statistics.active and not told:
+            print("active", flush=True)
+            told = True
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    main()
