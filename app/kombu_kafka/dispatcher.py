@@ -224,7 +224,7 @@ class _Watch:
             fetched = delay_letters.pass_over(self._client, exc)
         # In this order: a change after the snapshot has the transaction refused.
         group = self._client.group_metadata()
-        if self._changes.seen.is_set() or (self._forwarder and self._forwarder.broken):
+        if self._changes.seen.is_set():
             self._take_over()
             return
         for partition, records in fetched.items():
@@ -239,11 +239,10 @@ class _Watch:
             self._revoked.look()
         try:
             self._forward(self._forwarder, group)
-            if not self._forwarder.broken:
-                self._tidy(group)
+            self._tidy(group)
         except KafkaError as exc:
             logger.info("Delayed messages were not forwarded (%r): looking at what is ours.", exc)
-            self._forwarder.broken = True
+            self._changes.seen.set()
 
     def _patience(self) -> int:
         """How long to wait for records, in milliseconds."""
@@ -262,9 +261,7 @@ class _Watch:
         mine = self._client.assignment()
         if not mine:
             return
-        self._forwarder = Forwarder(
-            self._options, group_of(self._options), self._client.topics, self._missing
-        )
+        self._renew()
         self._revoked = RevokedIds(self._options)
         self._revoked.load()
         first = self._client.beginning_offsets(list(mine))
@@ -277,12 +274,22 @@ class _Watch:
         self._statistics.active = True
         logger.info("Forwarding the delayed messages of %s.", self._topic)
 
-    def _let_go(self) -> None:
-        self._statistics.active = False
-        self._levels.clear()
+    def _renew(self) -> None:
+        """Have a new forwarder; that ends whatever the last one, ours or not, left open."""
+        self._end_forwarder()
+        self._forwarder = Forwarder(
+            self._options, group_of(self._options), self._client.topics, self._missing
+        )
+
+    def _end_forwarder(self) -> None:
         if self._forwarder is not None:
             self._forwarder.close()
             self._forwarder = None
+
+    def _let_go(self) -> None:
+        self._statistics.active = False
+        self._levels.clear()
+        self._end_forwarder()
         if self._revoked is not None:
             self._revoked.close()
             self._revoked = None
@@ -316,6 +323,8 @@ class _Watch:
             forwarder.forward(outgoing, offsets, group)
         except RefusedError as exc:
             self._refuse(exc, origins)
+            if forwarder.broken:
+                self._renew()
             return
         for level, entries in chosen.values():
             level.forwarded(len(entries))

@@ -85,7 +85,8 @@ class Forwarder:
         missing: remembers, from one forwarder to the next, which topics were not there, and when.
 
     Attributes:
-        broken: whether it must be replaced.
+        broken: whether it must be replaced, as after every transaction that failed: the client's
+            sequence numbers are not those of the brokers after an abort (kafka-python 3.0.12).
 
     Raises:
         KafkaError: no broker answered, or this client may not do this.
@@ -157,20 +158,24 @@ class Forwarder:
             committed = {tp: OffsetAndMetadata(offset, "", -1) for tp, offset in offsets.items()}
             # The client's own methods wait for ever, for instance for a topic deleted just now.
             self._step(manager.send_offsets_to_transaction(committed, group))
-            self._step(manager.begin_commit())
+            deadline = time.monotonic() + STEP_SECONDS
+            for future in futures:
+                # Before the commit: the client may commit without records that it has given up.
+                future.get(timeout=max(0.0, deadline - time.monotonic()))
         except RefusedError:
-            self._abort()
+            self.broken = True
             raise
         except KafkaError as exc:
+            self.broken = True
             refusal = self._refusal(exc, records, futures)
-            # After a timeout a request that is retried for ever would hold up the abort too.
-            if refusal is None or isinstance(exc, KafkaTimeoutError):
-                self.broken = True
-            else:
-                self._abort()
             if refusal is None:
                 raise
             raise refusal from exc
+        try:
+            self._step(manager.begin_commit())
+        except KafkaError:
+            self.broken = True
+            raise
 
     def close(self) -> None:
         """End at once; an open transaction is left to the successor."""
@@ -234,13 +239,6 @@ class Forwarder:
         topic = records[gone[0]].topic
         self._missing[topic] = time.monotonic()
         return RefusedError(gone[0], "topic-missing", f"the topic {topic} does not exist")
-
-    def _abort(self) -> None:
-        """End the transaction without effect."""
-        try:
-            self._step(self._client._transaction_manager.begin_abort())
-        except KafkaError:
-            self.broken = True
 
     def _step(self, result: Any) -> None:
         self._client._sender.wakeup()
