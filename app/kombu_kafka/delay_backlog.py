@@ -6,13 +6,12 @@ import time
 from dataclasses import dataclass
 
 from kafka import KafkaConsumer
-from kafka.errors import KafkaError
 from kafka.structs import TopicPartition
 
 from . import delay
 from .delay_level import Entry
-from .dispatcher import group_of
-from .errors import BrokerUnavailableError
+from .delay_topics import group_of
+from .handshake import reaching
 from .options import Options
 
 __all__ = ("LevelBacklog", "backlog")
@@ -51,7 +50,7 @@ def backlog(options: Options) -> list[LevelBacklog]:
     """
     if options.delay_topic is None:
         return []
-    try:
+    with reaching(options):
         client = KafkaConsumer(
             **options.client_settings(),
             group_id=group_of(options),
@@ -65,11 +64,6 @@ def backlog(options: Options) -> list[LevelBacklog]:
             return _backlog(client, options.delay_topic)
         finally:
             client.close(autocommit=False, timeout_ms=1000)
-    except KafkaError as exc:
-        raise BrokerUnavailableError(
-            f"Kafka at {', '.join(options.hosts)} did not say what waits in {options.delay_topic} "
-            f"({exc}): check the addresses and that the brokers are up."
-        ) from exc
 
 
 def _backlog(client: KafkaConsumer, topic: str) -> list[LevelBacklog]:

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import AuthorizationError, KafkaError, TopicAlreadyExistsError
+from kafka.errors import AuthorizationError, TopicAlreadyExistsError
 
-from .errors import BrokerUnavailableError, ConfigurationError
+from .errors import ConfigurationError
+from .handshake import reaching
 from .options import Options
 
-__all__ = ("LEVELS", "ensure", "revoked_topic")
+__all__ = ("LEVELS", "ensure", "group_of", "revoked_topic")
 
 #: Partitions of the delay topic that are used.
 LEVELS = 26
@@ -35,6 +36,11 @@ _ready: set[Options] = set()
 _lock = threading.Lock()
 
 
+def group_of(options: Options) -> str:
+    """Return the consumer group of a group's dispatchers, which is also their transactional id."""
+    return f"{options.group_id}.delay"
+
+
 def revoked_topic(options: Options) -> str:
     """Return the name of the topic of revoked ids."""
     return f"{options.delay_topic}_revoked"
@@ -52,18 +58,12 @@ def ensure(options: Options) -> None:
     with _lock:
         if options in _ready:
             return
-        try:
+        with reaching(options):
             admin = KafkaAdminClient(**options.client_settings())
             try:
                 _ensure(admin, options, options.delay_topic)
             finally:
                 admin.close()
-        except KafkaError as exc:
-            raise BrokerUnavailableError(
-                f"Kafka at {', '.join(options.hosts)} did not say whether the topic "
-                f"{options.delay_topic} is there ({exc}): check the addresses and that the brokers "
-                f"are up."
-            ) from exc
         _ready.add(options)
 
 

@@ -160,10 +160,9 @@ class Producer:
             KombuKafkaError: they are not, or that is not known.
         """
         try:
+            self._require_topic(topic)
             if partition is not None:
                 self._require_partition(topic, partition)
-            else:
-                self._client.partitions_for(topic)
         except KombuKafkaError:
             raise
         except (KafkaError, ValueError, TypeError, AssertionError) as exc:

@@ -46,7 +46,7 @@ def revoke(options: Options, ids: Iterable[str]) -> None:
     futures = [client.send(topic, now, key=name.encode(), partition=0) for name in ids]
     for future in futures:
         try:
-            future.get(timeout=producer.DELIVERY_TIMEOUT_MS / 1000 + 5)
+            client.confirm(future)
         except KafkaError as exc:
             raise publish_error(exc, topic, 0) from exc
 

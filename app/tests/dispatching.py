@@ -10,13 +10,13 @@ import json
 import sys
 import time
 
-from kombu_kafka import dispatcher
+from kombu_kafka import delay_watch, dispatcher
 from kombu_kafka.options import Options
 
 
 def main() -> None:
     """Run until killed."""
-    dispatcher.SESSION_MS, dispatcher.HEARTBEAT_MS = 1000, 250
+    delay_watch.SESSION_MS, delay_watch.HEARTBEAT_MS = 1000, 250
     thread = dispatcher.Dispatcher(Options.of(sys.argv[1], json.loads(sys.argv[2])))
     thread.start()
     told = False
