@@ -138,6 +138,8 @@ class Node:
         self.controller_port = processes.free_port()
         self.ports = {name: processes.free_port() for name in cluster.listeners}
         self.log = cluster.directory / f"kafka{node_id}.log"
+        #: More options for its Java (an agent); taken at the next start.
+        self.jvm: tuple[str, ...] = ()
         self._cluster = cluster
         self._data = cluster.directory / f"data{node_id}"
         self._config = cluster.directory / f"kafka{node_id}.properties"
@@ -161,7 +163,7 @@ class Node:
             self._format()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._java("kafka.Kafka", str(self._config)),
+                self._java("kafka.Kafka", str(self._config), jvm=self.jvm),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -255,13 +257,14 @@ class Node:
                 f"Kafka's storage tool failed:\n{(done.stdout + done.stderr).strip()[-2000:]}"
             )
 
-    def _java(self, *command: str) -> list[str]:
+    def _java(self, *command: str, jvm: Sequence[str] = ()) -> list[str]:
         log4j = self._cluster.directory / "log4j2.yaml"
         if not log4j.exists():
             log4j.write_text(LOG4J)
         return [
             "java",
             *JVM,
+            *jvm,
             f"-Dlog4j2.configurationFile={log4j}",
             "-cp",
             f"{self._cluster.home}/libs/*",

@@ -146,7 +146,10 @@ EXPORTER = _named(
     _counter("celery_exporter_series_overflow_total", "metric",
              "Samples counted under the label value `other` because the metric has its full number "
              "of series."),
-    _gauge("celery_exporter_info", "version", "Always 1; says which version runs."),
+    _gauge("celery_exporter_info", "version group topic",
+           "Always 1; says which version runs, and which group and queue are the workers' own."),
+    _gauge("celery_exporter_certificate_expiry_timestamp_seconds", "server",
+           "Until when the TLS certificate is valid that a broker shows (Unix time)."),
 )  # fmt: skip
 
 #: Served by each worker itself.

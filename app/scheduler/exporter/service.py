@@ -91,7 +91,9 @@ class Exporter:
             if name.startswith(("celery_exporter", "celery_dead_letters"))
             and name not in _MADE_ELSEWHERE
         )
-        self._families["celery_exporter_info"].set(1, version("kombu-kafka"))
+        self._families["celery_exporter_info"].set(
+            1, version("kombu-kafka"), options.group_id, settings.topic
+        )
         self._kafka: list[bytes] = []
         self._view: View | None = None
         self.collector = Collector(

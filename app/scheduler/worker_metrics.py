@@ -1,0 +1,143 @@
+"""A worker's own metrics over HTTP: a thread of its main process, which owns the Kafka consumer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import prometheus_client
+from celery import bootsteps
+from celery.utils.log import get_logger
+
+from kombu_kafka.client_metrics import Sample
+from scheduler.exporter.families import Families, escaped, number, sample
+from scheduler.metrics import WORKER
+from scheduler.metrics_server import Health, MetricsServer
+
+__all__ = ["WorkerMetrics", "port_of", "render"]
+
+logger = get_logger(__name__)
+
+
+def port_of(environ: Mapping[str, str], partitions: Iterable[int] | None) -> int | None:
+    """Return the port to serve on: CELERY_METRICS_PORT plus the first partition; None for none.
+
+    Raises:
+        ValueError: CELERY_METRICS_PORT is no port that leaves room for the partition.
+
+    >>> port_of({"CELERY_METRICS_PORT": "9540"}, (3, 7))
+    9543
+    """
+    given = environ.get("CELERY_METRICS_PORT", "").strip()
+    if not given:
+        return None
+    port = int(given) + min(partitions or (0,)) if given.isascii() and given.isdecimal() else 0
+    if not 0 < port < 65536:
+        raise ValueError(
+            f"CELERY_METRICS_PORT={given} can't be used: it must be a port that leaves room for "
+            f"the partition's number, for example 9540."
+        )
+    return port
+
+
+class WorkerMetrics(bootsteps.StartStopStep):
+    """Serves them from before the worker consumes until it ends.
+
+    After the pool's start: the children that it forks then have nothing of the server's. Metrics
+    that can't be served are an error in the log; the worker works on.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        self._server: MetricsServer | None = None
+
+    def start(self, parent: Any) -> None:
+        """Begin to serve, where CELERY_METRICS_PORT says so."""
+        options = parent.app.conf.broker_transport_options or {}
+        host = os.environ.get("CELERY_METRICS_HOST", "").strip() or "127.0.0.1"
+        try:
+            port = port_of(os.environ, options.get("partitions"))
+            if port is None:
+                return
+            self._server = MetricsServer(
+                host, port, lambda: render(parent), lambda: _health(parent)
+            )
+        except (OSError, ValueError) as exc:
+            logger.error("This worker's metrics are not served: %s", exc)
+            return
+        self._server.start()
+        logger.info("Metrics on http://%s:%d/metrics.", host, port)
+
+    def stop(self, parent: Any) -> None:
+        """Serve no more."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop()
+
+    terminate = stop
+
+
+def render(worker: Any) -> list[bytes]:
+    """Write a worker's metrics."""
+    families = Families(WORKER.values())
+    families["kombu_kafka_pool_size"].set(_pool_size(worker))
+    transport = _transport(worker)
+    consumer = transport and transport.__dict__.get("consumer")
+    lines: list[str] = []
+    if consumer is not None:
+        families["kombu_kafka_consumer_up"].set(consumer.error is None)
+        _consumer(families, transport.options.group_id, consumer)
+        lines = list(_client(consumer.metrics.samples())) if consumer.metrics else []
+    text = "\n".join([*families.lines(), *lines, ""]).encode()
+    return [text, prometheus_client.generate_latest()]
+
+
+def _consumer(families: Families, group: str, consumer: Any) -> None:
+    for partition, found in consumer.inbox.statistics().items():
+        labels = (group, partition.topic, str(partition.partition))
+        families["kombu_kafka_partition_owned"].set(consumer.error is None, *labels)
+        for name, value in (
+            ("kombu_kafka_in_flight", found.in_flight),
+            ("kombu_kafka_buffered", found.waiting),
+            ("kombu_kafka_tracked", found.tracked),
+            ("kombu_kafka_watermark", found.watermark),
+            ("kombu_kafka_watermark_distance", found.position - found.watermark),
+            ("kombu_kafka_redeliveries_total", found.redeliveries),
+            ("kombu_kafka_metadata_fill_ratio", found.metadata_fill),
+            ("kombu_kafka_journal_lines", found.journal_lines),
+        ):
+            families[name].set(value, *labels)
+        families["kombu_kafka_fetch_paused"].set(bool(found.paused_by), *labels)
+
+
+def _client(samples: Iterable[Sample]) -> Iterator[str]:
+    """Write the client's metrics, those of one name together."""
+    named: dict[str, list[Sample]] = {}
+    for found in samples:
+        named.setdefault(found.name, []).append(found)
+    for name, found_here in named.items():
+        yield f"# HELP {name} {escaped(found_here[0].help)}"
+        yield f"# TYPE {name} gauge"
+        for found in found_here:
+            yield sample(name, found.labels, found.labels.values()) + number(found.value)
+
+
+def _health(worker: Any) -> Health:
+    transport = _transport(worker)
+    consumer = transport and transport.__dict__.get("consumer")
+    up = consumer is not None and consumer.error is None
+    return up, {"consuming": up}
+
+
+def _transport(worker: Any) -> Any:
+    consumer = getattr(worker, "consumer", None)
+    connection = getattr(consumer, "connection", None)
+    return None if connection is None else connection._transport
+
+
+def _pool_size(worker: Any) -> int:
+    pool = getattr(worker, "pool", None)
+    return int(getattr(pool, "num_processes", None) or getattr(pool, "limit", None) or 0)
