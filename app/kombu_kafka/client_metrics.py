@@ -12,12 +12,13 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer
 from kafka.metrics.stats import Total
 
-__all__ = ("ClientMetrics", "Sample", "jmx_name")
+__all__ = ("ClientMetrics", "CommitMeter", "Sample", "jmx_name")
 
 #: The domain of the Java consumer's MBeans.
 DOMAIN = "kafka.consumer"
@@ -27,6 +28,29 @@ FETCH = "consumer-fetch-manager-metrics"
 WINDOW = 30
 
 _NODE_GROUP = re.compile(r"(.*-node-metrics)\.(node-.+)")
+
+
+@dataclass
+class CommitMeter:
+    """How a consumer's commits go: in Kafka's transactions its client measures none of them.
+
+    Attributes:
+        count: commits that worked.
+        failures: commits that did not, and were tried again.
+        seconds: how long the last one took.
+        total_seconds: how long all that worked took together.
+    """
+
+    count: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+    total_seconds: float = 0.0
+
+    def worked(self, seconds: float) -> None:
+        """Note a commit."""
+        self.count += 1
+        self.seconds = seconds
+        self.total_seconds += seconds
 
 
 class Sample(NamedTuple):

@@ -28,6 +28,7 @@ from kafka.errors import (
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from . import attempts
+from .client_metrics import ClientMetrics, CommitMeter
 from .errors import ConfigurationError, ConsumerFailedError, KombuKafkaError, NotOwnerError
 from .handshake import require_access
 from .inbox import Inbox
@@ -76,6 +77,8 @@ class Consumer:
         owner = options.worker_name or options.client_id
         self.inbox = Inbox(options.max_buffered, owner=owner, wakeup=wakeup)
         self.error: KombuKafkaError | None = None
+        self.metrics: ClientMetrics | None = None
+        self.commit_meter = CommitMeter()
         self._options = options
         self._topics: frozenset[str] = frozenset()
         kind = GroupOwnership if options.partitions is None else StaticOwnership
@@ -131,7 +134,8 @@ class Consumer:
 
     def _run(self) -> None:
         try:
-            self._ownership.client = self._connect()
+            client = self._ownership.client = self._connect()
+            self.metrics = client and ClientMetrics(client)
             while not (self._stop.is_set() or self._closing.is_set()):
                 self._step()
             self.inbox.close()
@@ -265,14 +269,17 @@ class Consumer:
         return not due or self._commit(due, COMMIT_SECONDS)
 
     def _commit(self, commits: dict[TopicPartition, OffsetAndMetadata], timeout: float) -> bool:
+        started = time.monotonic()
         try:
             self._ownership.commit(commits, timeout)
         except RebalanceInProgressError:
             return False  # it is over in a moment
         except KafkaError as exc:
+            self.commit_meter.failures += 1
             self._warn("Offsets of %s are not committed (%s); it is tried again.",
                        self._names(), exc)  # fmt: skip
             return False
+        self.commit_meter.worked(time.monotonic() - started)
         self.inbox.committed(commits)
         return True
 

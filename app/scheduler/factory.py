@@ -69,6 +69,9 @@ def configure(celery: Celery, settings: Settings) -> Celery:
         # in flight is settled: running tasks may finish.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_consumer="scheduler.consumer:Consumer",
+        # What monitoring counts; nobody waits for an event to be stored.
+        worker_send_task_events=True,
+        task_send_sent_event=True,
         # A partition stands still until a dead child is noticed; its result is read before.
         worker_lost_wait=2.0,
         # Several workers start at once on small hosts: four seconds are too few then.
@@ -79,6 +82,7 @@ def configure(celery: Celery, settings: Settings) -> Celery:
     celery.conf.imports = (*celery.conf.imports, "scheduler.smoke_tasks")
     logging.getLogger("kafka").setLevel(logging.WARNING)  # it tells every connection at INFO
     celery.steps["consumer"].add("scheduler.readiness:Readiness")
+    celery.steps["worker"].add("scheduler.worker_metrics:WorkerMetrics")
 
     def on_import(sender: Celery, **_: Any) -> None:
         if sender is celery:

@@ -32,8 +32,9 @@ def port_of(environ: Mapping[str, str], partitions: Iterable[int] | None) -> int
     given = environ.get("CELERY_METRICS_PORT", "").strip()
     if not given:
         return None
-    port = int(given) + min(partitions or (0,)) if given.isascii() and given.isdecimal() else 0
-    if not 0 < port < 65536:
+    base = int(given) if given.isascii() and given.isdecimal() else 0
+    port = base + min(partitions or (0,))
+    if not 0 < base <= port < 65536:
         raise ValueError(
             f"CELERY_METRICS_PORT={given} can't be used: it must be a port that leaves room for "
             f"the partition's number, for example 9540."
@@ -90,6 +91,11 @@ def render(worker: Any) -> list[bytes]:
     if consumer is not None:
         families["kombu_kafka_consumer_up"].set(consumer.error is None)
         _consumer(families, transport.options.group_id, consumer)
+        meter = consumer.commit_meter
+        families["kombu_kafka_commits_total"].set(meter.count)
+        families["kombu_kafka_commit_failures_total"].set(meter.failures)
+        families["kombu_kafka_commit_seconds_total"].set(meter.total_seconds)
+        families["kombu_kafka_commit_seconds"].set(meter.seconds)
         lines = list(_client(consumer.metrics.samples())) if consumer.metrics else []
     text = "\n".join([*families.lines(), *lines, ""]).encode()
     return [text, prometheus_client.generate_latest()]
@@ -120,7 +126,7 @@ def _client(samples: Iterable[Sample]) -> Iterator[str]:
         named.setdefault(found.name, []).append(found)
     for name, found_here in named.items():
         yield f"# HELP {name} {escaped(found_here[0].help)}"
-        yield f"# TYPE {name} gauge"
+        yield f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}"
         for found in found_here:
             yield sample(name, found.labels, found.labels.values()) + number(found.value)
 
