@@ -27,6 +27,8 @@ FETCH = "consumer-fetch-manager-metrics"
 #: Times of which a partition's average and maximum lag are made.
 WINDOW = 30
 
+_BYTES = "The total of bytes consumed"
+_RECORDS = "The total of records consumed"
 _NODE_GROUP = re.compile(r"(.*-node-metrics)\.(node-.+)")
 
 
@@ -98,15 +100,11 @@ class ClientMetrics:
         self._metrics = client._metrics
         self._tags = {"client-id": str(client.config["client_id"])}
         self._window: dict[Any, deque[int]] = {}
-        self._totals: set[str] = set()
-        self._add_totals("", {})
+        self._topics: dict[str, tuple[int, int]] = {}
+        self._add_totals()
 
     def samples(self) -> Iterator[Sample]:
         """Return what is measured now."""
-        for sensor in list(self._metrics._sensors):
-            if sensor.startswith("topic.") and sensor.endswith(".bytes-fetched"):
-                topic = sensor.removeprefix("topic.").removesuffix(".bytes-fetched")
-                self._add_totals(f"topic.{topic}.", {"topic": topic.replace(".", "_")})
         for found, metric in self._metrics.metrics.copy().items():
             group, tags = found.group, found.tags or {}
             node = _NODE_GROUP.fullmatch(group)
@@ -118,24 +116,33 @@ class ClientMetrics:
             yield self._sample(group, found.name, tags, value, found.description)
             if group == "consumer-metrics" and found.name.startswith("throttle-time-"):
                 yield self._sample(FETCH, f"fetch-{found.name}", tags, value, found.description)
+        for topic, (consumed, records) in dict(self._topics).items():
+            tags = {"topic": topic.replace(".", "_")}
+            yield self._sample(FETCH, "bytes-consumed-total", tags, consumed, _BYTES)
+            yield self._sample(FETCH, "records-consumed-total", tags, records, _RECORDS)
         yield from self._partitions()
 
-    def _add_totals(self, prefix: str, tags: dict[str, str]) -> None:
-        if prefix in self._totals:
-            return
-        metrics = self._metrics
-        for name, sensor_name, stat, about in (
-            ("bytes-consumed-total", "bytes-fetched", Total(), "The total of bytes consumed"),
-            ("records-consumed-total", "records-fetched", Total(), "The total of records consumed"),
+    def _add_totals(self) -> None:
+        for name, sensor, stat, about in (
+            ("bytes-consumed-total", "bytes-fetched", Total(), _BYTES),
+            ("records-consumed-total", "records-fetched", Total(), _RECORDS),
             ("fetch-total", "fetch-latency", _Times(), "The total of fetch requests"),
         ):
-            sensor = metrics.get_sensor(prefix + sensor_name)
-            if sensor is not None:
-                sensor.add(metrics.metric_name(name, FETCH, about, tags), stat)
-        self._totals.add(prefix)
+            found = self._metrics.metric_name(name, FETCH, about, {})
+            self._metrics.get_sensor(sensor).add(found, stat)
+        # A topic's sensors are made at its first fetch, when a total would miss that fetch.
+        fetches = self._client._fetcher._sensors
+        record = fetches.record_topic_fetch_metrics
+
+        def counted(topic: str, consumed: int, records: int) -> None:
+            before = self._topics.get(topic, (0, 0))
+            self._topics[topic] = (before[0] + consumed, before[1] + records)
+            record(topic, consumed, records)
+
+        fetches.record_topic_fetch_metrics = counted
 
     def _partitions(self) -> Iterator[Sample]:
-        """Return lag and lead of the partitions that are consumed now."""
+        """Return the lag of the partitions that are consumed now."""
         assigned = dict(self._client._subscription.assignment)
         self._window = {tp: self._window.get(tp, deque(maxlen=WINDOW)) for tp in assigned}
         for partition, state in assigned.items():

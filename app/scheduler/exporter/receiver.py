@@ -45,6 +45,7 @@ class EventListener:
         self._handle = handle
         self._pool_sizes = pool_sizes
         self._stop = threading.Event()
+        self._ask_now = threading.Event()
         self._receiver: Any = None
         self._last_warning = -WARN_EVERY
         self._threads = [
@@ -62,6 +63,7 @@ class EventListener:
     def stop(self) -> None:
         """End."""
         self._stop.set()
+        self._ask_now.set()
         if self._receiver is not None:
             self._receiver.should_stop = True
         for thread in self._threads:
@@ -80,7 +82,7 @@ class EventListener:
             self._stop.wait(RETRY_SECONDS)
 
     def _make_receiver(self, connection: Any) -> Any:
-        receiver = self._app.events.Receiver(connection, handlers={"*": self._handle})
+        receiver = self._app.events.Receiver(connection, handlers={"*": self._heard})
         receiver.should_stop = self._stop.is_set()
         # Times are compared with each other: all in the senders' Unix time, no zone put on top.
         receiver.event_from_message = partial(receiver.event_from_message, localize=False)
@@ -105,13 +107,19 @@ class EventListener:
         with contextlib.suppress(Exception):
             self._app.control.broadcast("heartbeat")
 
+    def _heard(self, event: Mapping[str, Any]) -> None:
+        self._handle(event)
+        if event.get("type") == "worker-online":
+            self._ask_now.set()
+
     def _ask(self) -> None:
         while not self._stop.is_set():
+            self._ask_now.clear()
             if self.up:
                 with contextlib.suppress(Exception):
                     answers = self._app.control.inspect(timeout=ASK_SECONDS).stats() or {}
                     self._pool_sizes({name: _size(stats) for name, stats in answers.items()})
-            self._stop.wait(ASK_EVERY if self.up else RETRY_SECONDS)
+            self._ask_now.wait(ASK_EVERY if self.up else RETRY_SECONDS)
 
     def _warn(self, exc: Exception) -> None:
         now = time.monotonic()

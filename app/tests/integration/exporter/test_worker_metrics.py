@@ -72,8 +72,9 @@ def base() -> int:
 
 @pytest.fixture(scope="module")
 def worker(
-    broker: LocalKafka, app: Celery, base: int, tmp_path_factory: pytest.TempPathFactory
+    broker: LocalKafka, app: Celery, base: int, port: int, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalWorker]:
+    eventually(lambda: scrape(port).value("celery_exporter_events_up") == 1)
     directory: Path = tmp_path_factory.mktemp("worker")
     made = LocalWorker(
         broker.url(TOPIC),
