@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from kombu import transport as _kombu_transport
 
+from .batches import BulkPublishError, bulk
 from .failover import teach_kombu as _teach_kombu
 
-__all__ = ("TRANSPORT", "register")
+__all__ = ("TRANSPORT", "BulkPublishError", "bulk", "register")
 
 #: The transport class, as kombu names it.
 TRANSPORT = "kombu_kafka.transport:Transport"

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import logging
+import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
-from kombu.transport import virtual
+from kafka.consumer.fetcher import ConsumerRecord
 
 from . import dead_letters, delay, producer
+from .batches import PublishBatch
 from .dead_letters import Letter
 from .directory import directory
-from .errors import PartitionNotFoundError, PublishError, UnsupportedError
-from .exchanges import TRANSIENT, ExchangeChannel
+from .errors import PartitionNotFoundError, PublishError
+from .exchanges import TRANSIENT
+from .expiry import expires_at
 from .inbox import Delivery
 from .message import Message as KafkaMessage
+from .queue_methods import QueueMethods
 from .receivers import Receiver
-from .record import UndecodableRecordError, decode, encode_headers, is_task
+from .record import Envelope, UndecodableRecordError, decode, encode_headers, is_task
 from .subscriber import is_transient_tag
 
 if TYPE_CHECKING:
@@ -27,7 +33,7 @@ __all__ = ("Channel",)
 logger = logging.getLogger(__name__)
 
 
-class Channel(ExchangeChannel):
+class Channel(QueueMethods):
     """Publishes to topics and hands out what the transport's threads fetch."""
 
     Message = KafkaMessage
@@ -39,6 +45,8 @@ class Channel(ExchangeChannel):
         super().__init__(connection, **kwargs)
         self._prefetch_count = 0
         self._unacknowledged: set[int] = set()
+        #: Unacknowledged messages that somebody still holds, and so may acknowledge.
+        self._messages: WeakValueDictionary[int, KafkaMessage] = WeakValueDictionary()
 
     # Publishing
 
@@ -71,7 +79,7 @@ class Channel(ExchangeChannel):
         routes = self.routes(message, exchange, routing_key)
         properties = message["properties"]
         for queue in routes.queues:
-            topic = self.connection.topic_of(queue)
+            topic = self.connection.topic_for(queue, properties.get("priority"))
             key, partition = properties.get("partition_key"), properties.get("partition")
             if partition is not None and (not isinstance(partition, int) or partition < 0):
                 raise PublishError(
@@ -118,51 +126,9 @@ class Channel(ExchangeChannel):
         else:
             delay.publish(self.connection.options, topic, due=due, **record)
 
-    # Queues
-
-    def queue_declare(
-        self, queue: str | None = None, passive: bool = False, **kwargs: Any
-    ) -> virtual.base.queue_declare_ok_t:
-        """Declare a queue: its topic is declared in the inventory, or made by the brokers.
-
-        A queue that goes with its consumer (``exclusive`` or ``auto_delete``) gets no topic.
-        """
-        declared = self.declare_transient(queue, **kwargs)
-        if declared is not None:
-            return declared
-        return virtual.base.queue_declare_ok_t(queue, 0, 0)
-
-    def queue_delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
-        """Delete a queue."""
-        if not self.delete_transient(queue):
-            super().queue_delete(queue, *args, **kwargs)
-
-    def _purge(self, queue: str) -> int:
-        raise UnsupportedError(
-            f"Purging {queue} is not supported yet: stop its workers and move the group's offsets "
-            f"with kafka-consumer-groups.sh --reset-offsets --to-latest."
-        )
-
-    def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
-        raise UnsupportedError(
-            f"Deleting the queue {queue} would delete its topic: do that with kafka-topics.sh."
-        )
-
-    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> KafkaMessage | None:
-        """Fetching one message synchronously is supported where the queue has no topic.
-
-        Raises:
-            UnsupportedError: it has one.
-        """
-        if self.transient(queue) is not None:
-            delivery = self.connection.get_transient(queue)
-            message = None if delivery is None else self._open(delivery, "")
-            if message is not None and no_ack:
-                self.basic_ack(message.delivery_tag)
-            return message
-        raise UnsupportedError(
-            f"Getting single messages from {queue} is not supported yet: consume the queue."
-        )
+    def create_publish_batch(self, max_size: int) -> PublishBatch:
+        """Make what ``Producer.batch()`` publishes through."""
+        return PublishBatch(self, max_size)
 
     # Consuming
 
@@ -191,20 +157,22 @@ class Channel(ExchangeChannel):
 
     def deliver(self, delivery: Delivery, receiver: Receiver) -> None:
         """Hand a record to a consumer; one that is no message becomes a dead letter."""
-        message = self._open(delivery, receiver.tag)
-        if message is None:
-            return
-        if receiver.no_ack:
-            self.basic_ack(delivery.tag)
-        receiver.callback(message)
+        message = self.open(delivery, receiver.tag, no_ack=receiver.no_ack)
+        if message is not None:
+            receiver.callback(message)
 
-    def _open(self, delivery: Delivery, consumer_tag: str) -> KafkaMessage | None:
-        """Return a record as a message; None, and it is dead-lettered, where it is none."""
+    def open(self, delivery: Delivery, consumer_tag: str, *, no_ack: bool) -> KafkaMessage | None:
+        """Return a record as a message.
+
+        Returns:
+            None where it is none (then it becomes a dead letter), or has expired (it is done).
+        """
         record = delivery.record
         if not is_transient_tag(delivery.tag):
             self._unacknowledged.add(delivery.tag)
         try:
             envelope = decode(record.headers, record.value)
+            limit = self._limit(record, envelope)
         except UndecodableRecordError as exc:
             logger.error(
                 "%s-%d at offset %d goes to the dead letter topic: %s.",
@@ -212,7 +180,26 @@ class Channel(ExchangeChannel):
             )  # fmt: skip
             self.dead_letter(delivery.tag, reason="undecodable", headers={"message": str(exc)})
             return None
-        return KafkaMessage(delivery, envelope, self, consumer_tag)
+        if limit is not None and limit <= time.time() * 1000:
+            logger.info(
+                "%s-%d at offset %d is dropped: it has expired.",
+                record.topic, record.partition, record.offset,
+            )  # fmt: skip
+            self.basic_ack(delivery.tag)
+            return None
+        message = KafkaMessage(delivery, envelope, self, consumer_tag)
+        if no_ack:
+            self.basic_ack(delivery.tag)
+        elif delivery.tag in self._unacknowledged:
+            self._messages[delivery.tag] = message
+        return message
+
+    def _limit(self, record: ConsumerRecord, envelope: Envelope) -> int | None:
+        expiration, ttl = envelope.properties.get("expiration"), self.connection.ttl(record.topic)
+        try:
+            return expires_at(record.timestamp, expiration, ttl)
+        except ValueError as exc:
+            raise UndecodableRecordError(f"the header 'amqp-expiration' is wrong: {exc}") from exc
 
     def basic_qos(
         self, prefetch_size: int = 0, prefetch_count: int = 0, apply_global: bool = False
@@ -279,12 +266,23 @@ class Channel(ExchangeChannel):
         )
 
     def close(self) -> None:
-        """Close the channel. What is unacknowledged stays so, and can still be acknowledged."""
+        """Close the channel.
+
+        What is unacknowledged can still be acknowledged by whoever holds the message. What nobody
+        holds any more is delivered again.
+        """
         if self.closed:
             return
         transport = self.connection
         super().close()
         self.connection = transport
+        for tag in sorted(self._unacknowledged, reverse=True):
+            requeue, message = transport.consumer.inbox.requeue, self._messages.get(tag)
+            if message is None:
+                requeue(tag)
+            else:
+                # The message once gone; at the process's end nobody asks.
+                weakref.finalize(message, requeue, tag).atexit = False
 
     def _forget(self, delivery_tag: int) -> None:
         blocked = not self.can_consume()

@@ -10,6 +10,7 @@
     ├── NotOwnerError               fatal: another process owns what this one would consume
     ├── ConsumerFailedError         fatal: this process must be started anew
     ├── PublishError                this message can't be stored as it is
+    │   └── BulkPublishError        some of many messages were not confirmed (in batches.py)
     └── BrokerUnavailableError      recoverable: try again later
 
 Each message is one sentence that says what is wrong, where, and what to do.

@@ -226,6 +226,31 @@ class Inbox:
                 lane.close()
         self.wakeup.close()
 
+    def purged(self, topics: Container[str], *, deleted: bool = False) -> None:
+        """The records of these topics were deleted: hand out none that waits here.
+
+        Arguments:
+            topics: which topics.
+            deleted: whether they are gone themselves, so that nothing is to be committed.
+        """
+        with self._lock:
+            for partition, lane in self._lanes.items():
+                if partition.topic in topics:
+                    lane.purge(deleted=deleted)
+
+    def finished(self, ends: Mapping[TopicPartition, int]) -> bool:
+        """Whether nothing more can come, before something is settled, of what lies in Kafka now.
+
+        Arguments:
+            ends: the offset after the last record of each partition, as Kafka says.
+        """
+        with self._lock:
+            return all(
+                lane.finished(ends[partition])
+                for partition, lane in self._lanes.items()
+                if partition in ends
+            )
+
     # The worker's side
 
     def take(self, topics: Container[str]) -> Delivery | None:

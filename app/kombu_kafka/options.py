@@ -10,6 +10,7 @@ from typing import Any
 
 from .errors import ConfigurationError
 from .order import ORDERINGS
+from .priority import check_steps
 from .security import SecurityOptions, security_values
 from .url import BrokerURL, parse
 from .url_options import merge, typed
@@ -59,6 +60,8 @@ class Options(SecurityOptions):
             be finished; then they run again there.
         max_message_bytes: largest message this client sends; beyond it the topic's own limit
             (max.message.bytes, 1 MB by default) decides.
+        priority_steps: the priorities that have a topic of their own (0, the highest, has the
+            queue's), or none: then priorities are ignored.
         publish_timeout: seconds after which a message that is not confirmed is reported as failed.
 
     How the brokers are reached, and as whom, is in
@@ -85,6 +88,7 @@ class Options(SecurityOptions):
     revoke_timeout: float = 60.0
     max_message_bytes: int = 16 * 1024 * 1024
     publish_timeout: float = 60.0
+    priority_steps: tuple[int, ...] = ()
 
     @classmethod
     def of(
@@ -122,6 +126,7 @@ class Options(SecurityOptions):
                 logger.warning("Transport option %r is unknown and has no effect%s", name, hint)
         if values.get("partitions") is not None:
             values["partitions"] = _partitions(values["partitions"])
+        values["priority_steps"] = check_steps(values.get("priority_steps", ()))
         bound = values.get("partitions") is not None
         values.setdefault("ordering", "partition" if bound else "none")
         if values["ordering"] not in ORDERINGS:

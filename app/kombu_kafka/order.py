@@ -30,6 +30,9 @@ class Order(Protocol):
     def requeue(self, record: ConsumerRecord) -> None:
         """`record` was not worked on: it goes out again before anything that came after it."""
 
+    def clear(self) -> list[ConsumerRecord]:
+        """Give up all records that wait here, those out not among them."""
+
     def __len__(self) -> int:
         """How many records wait here, those out not counted."""
 
@@ -51,6 +54,11 @@ class FreeOrder:
 
     def requeue(self, record: ConsumerRecord) -> None:
         self._waiting.appendleft(record)
+
+    def clear(self) -> list[ConsumerRecord]:
+        records = list(self._waiting)
+        self._waiting.clear()
+        return records
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -115,6 +123,16 @@ class KeyOrder:
     def requeue(self, record: ConsumerRecord) -> None:
         self._waiting += 1
         self._ready.appendleft(record)
+
+    def clear(self) -> list[ConsumerRecord]:
+        records = [*self._ready, *(record for behind in self._held.values() for record in behind)]
+        for record in self._ready:
+            self._held.pop(record.key, None)
+        for behind in self._held.values():
+            behind.clear()
+        self._ready.clear()
+        self._waiting = 0
+        return records
 
     def __len__(self) -> int:
         return self._waiting

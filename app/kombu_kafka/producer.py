@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from kafka import KafkaProducer
@@ -19,12 +19,13 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
+from . import batches
 from .errors import BrokerUnavailableError, KombuKafkaError, PartitionNotFoundError, publish_error
 from .handshake import reaching, require_access
 from .options import Options
 from .record import Headers
 
-__all__ = ("RETRIES", "Producer", "close_all", "shared")
+__all__ = ("RETRIES", "Producer", "close_all", "forget", "shared")
 
 #: How often the client sends a batch again before it reports an error.
 RETRIES = 5
@@ -116,6 +117,10 @@ class Producer:
         future = self.send(topic, value, key=key, headers=headers, partition=partition)
         if not confirm:
             return
+        batch = batches.current()
+        if batch is not None:
+            batch.add(future, topic, partition, headers or [], self._options.publish_timeout)
+            return
         try:
             self.confirm(future)
         except KafkaError as exc:
@@ -174,6 +179,11 @@ class Producer:
         transactions = self._client._transaction_manager
         return transactions is not None and bool(transactions.has_fatal_error())
 
+    def forget(self, topics: Collection[str]) -> None:
+        """Ask the brokers for these topics no longer, until something is published to them."""
+        for topic in topics:
+            self._client._metadata._topics.discard(topic)
+
     def close(self, timeout: float) -> None:
         """Send what is left and end, `timeout` seconds at most."""
         self._client.close(timeout=timeout)
@@ -228,6 +238,13 @@ def shared(options: Options) -> Producer:
         if producer is None:
             producer = _producers[options] = Producer(options)
         return producer
+
+
+def forget(topics: Collection[str]) -> None:
+    """Have this process's producers no longer ask for topics: asking makes brokers create them."""
+    with _lock:
+        for producer in _producers.values():
+            producer.forget(topics)
 
 
 def close_all(timeout: float = 5.0) -> None:

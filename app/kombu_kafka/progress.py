@@ -106,6 +106,7 @@ class Lane:
         self._attempted = 0
         #: What Kafka knows, and what it is being told, as counts of changes.
         self._told = self._telling = 0
+        self._deleted = False
         self._fill = 0.0
         self._measured = 0.0
         self._paused_by = ""
@@ -178,6 +179,20 @@ class Lane:
         self.in_flight -= 1
         self.order.requeue(record)
 
+    def purge(self, *, deleted: bool) -> None:
+        """What waits here was deleted; with `deleted` the topic too."""
+        for record in (*self._aside, *self.order.clear()):
+            self.tracker.done(record.offset)
+            self._redelivered.discard(record.offset)
+            self._attempts.pop(record.offset, None)
+            self._suspects.discard(record.offset)
+        self._aside.clear()
+        self._deleted |= deleted
+
+    def finished(self, end: int) -> bool:
+        """Whether all that lies before `end` was handed out, or waits for what was."""
+        return len(self.order) > 0 or self.tracker.position >= end
+
     def attempt_failed(self, offset: int) -> int:
         """Count an attempt that took its process down; return how many there were."""
         attempts = self._attempts[offset] = self._attempts.get(offset, 0) + 1
@@ -190,6 +205,8 @@ class Lane:
 
     def commit(self, owner: str, *, uncommitted: bool) -> OffsetAndMetadata | None:
         """Return what Kafka is to be told; with `uncommitted`, None where it knows all."""
+        if self._deleted:
+            return None
         self._telling = self.tracker.changes + self._attempted
         watermark = self.tracker.watermark
         if uncommitted and watermark == self.committed and self._telling == self._told:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from kafka import KafkaAdminClient, KafkaConsumer
@@ -17,7 +17,14 @@ from .errors import PartitionNotFoundError
 from .handshake import reaching
 from .options import Options
 
-__all__ = ("PartitionLag", "lag", "partition_count", "partition_counts")
+__all__ = (
+    "PartitionLag",
+    "admin_client",
+    "describe",
+    "lag",
+    "partition_count",
+    "partition_counts",
+)
 
 #: Offset the group committed (None: none yet), and the offset after the partition's last record.
 PartitionLag = tuple[int | None, int]
@@ -32,7 +39,7 @@ def partition_counts(options: Options) -> dict[str, int]:
     Raises:
         BrokerUnavailableError: no broker answered within ``connect_timeout``.
     """
-    with _admin(options) as admin:
+    with admin_client(options) as admin:
         names = [name for name in admin.list_topics() if not name.startswith("__")]
         described = admin.describe_topics(names) if names else []
         return {topic["name"]: len(topic["partitions"]) for topic in described}
@@ -45,16 +52,25 @@ def partition_count(options: Options, topic: str) -> int:
         PartitionNotFoundError: there is no such topic.
         BrokerUnavailableError: no broker answered within ``connect_timeout``.
     """
-    with _admin(options) as admin:
-        (described,) = admin.describe_topics([topic])
-        if described["error_code"] not in (0, *_NO_SUCH_TOPIC):
-            raise for_code(described["error_code"])(f"asked for the topic {topic}")
-    if described["error_code"] in _NO_SUCH_TOPIC:
+    with admin_client(options) as admin:
+        count = describe(admin, [topic])[topic]
+    if not count:
         raise PartitionNotFoundError(
             f"The topic {topic} does not exist on {', '.join(options.hosts)}: create it, or queue "
             f"a first task where the brokers create topics by themselves."
         )
-    return len(described["partitions"])
+    return count
+
+
+def describe(admin: KafkaAdminClient, topics: Iterable[str]) -> dict[str, int]:
+    """Return the number of partitions of each topic; 0 where there is no such topic."""
+    counts: dict[str, int] = {}
+    for topic in admin.describe_topics(list(topics)):
+        error = topic["error_code"]
+        if error not in (0, *_NO_SUCH_TOPIC):
+            raise for_code(error)(f"asked for the topic {topic['name']}")
+        counts[topic["name"]] = 0 if error else len(topic["partitions"])
+    return counts
 
 
 def lag(options: Options, topic: str) -> dict[int, PartitionLag]:
@@ -75,7 +91,12 @@ def lag(options: Options, topic: str) -> dict[int, PartitionLag]:
 
 
 @contextmanager
-def _admin(options: Options) -> Iterator[KafkaAdminClient]:
+def admin_client(options: Options) -> Iterator[KafkaAdminClient]:
+    """An admin client, closed at the end.
+
+    Raises:
+        BrokerUnavailableError: Kafka did not answer, or answered with an error.
+    """
     with reaching(options):
         client = KafkaAdminClient(**options.client_settings())
         try:

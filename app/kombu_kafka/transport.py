@@ -25,25 +25,24 @@ from .errors import (
 )
 from .inbox import Delivery, Inbox
 from .options import Options
+from .queue_transport import QueueTransport
 from .receivers import Receiver, Receivers
-from .routing import DIRECT, EXCHANGE_TYPES, topic_name
+from .routing import DIRECT, EXCHANGE_TYPES
 from .secret import make_discreet
 from .subscriber import Subscriber, is_transient_tag
 from .transients import TransientQueues, queues
-from .url import DEFAULT_PORT, mask_password, parse
+from .url import DEFAULT_PORT, mask_password
 from .wakeup import Wakeup
 
 __all__ = ("Transport",)
 
 logger = logging.getLogger(__name__)
 
-#: The queue that Celery uses where nobody names one.
-DEFAULT_QUEUE = "celery"
 #: Messages handed out before the event loop gets its turn.
 BURST = 100
 
 
-class Transport(virtual.Transport):
+class Transport(QueueTransport):
     """Apache Kafka as a broker.
 
     A process's partitions are read by one consumer (and its thread) a connection, what is
@@ -65,7 +64,7 @@ class Transport(virtual.Transport):
     )
     recoverable_channel_errors: tuple[type[Exception], ...] = ()
     implements = virtual.Transport.implements.extend(
-        asynchronous=True, exchange_type=EXCHANGE_TYPES, heartbeats=False
+        asynchronous=True, batch_publish=True, exchange_type=EXCHANGE_TYPES, heartbeats=False
     )
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
@@ -161,16 +160,6 @@ class Transport(virtual.Transport):
         """
         return self.consumer.positions()
 
-    @cached_property
-    def default_topic(self) -> str | None:
-        """The topic that the broker URL names after ``//``, or None."""
-        return parse(self.client.hostname).topic
-
-    def topic_of(self, queue: str) -> str:
-        """Return the topic of a queue: its own name, or the URL's topic for Celery's default queue."""
-        name = self.default_topic or queue if queue == DEFAULT_QUEUE else queue
-        return topic_name(name)
-
     # Consuming
 
     def consume(self, receiver: Receiver) -> None:
@@ -183,9 +172,11 @@ class Transport(virtual.Transport):
             self.listeners.setdefault(transient.name, []).append(receiver)
             self.subscriber.add(transient)
         else:
-            topic = self.topic_of(receiver.queue)
-            self.receivers.add(topic, receiver)
-            self.consumer.consume(topic)
+            self.prepare_steps(receiver.queue)
+            topics = self.topics_of(receiver.queue)
+            for rank, topic in enumerate(topics):
+                self.receivers.add(topic, receiver, rank)
+            self.begin(topics)
             self._dispatch()
         self.wakeup.set()
 

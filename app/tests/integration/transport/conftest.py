@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -49,9 +50,10 @@ class Look:
         finally:
             consumer.close()
 
-    def committed(self, topic: str) -> dict[int, int | None]:
+    def committed(self, topic: str, group: str | None = None) -> dict[int, int | None]:
         """The group's committed offset of each partition."""
-        return {number: offset for number, (offset, _) in lag(self._options, topic).items()}
+        options = replace(self._options, group_id=group) if group else self._options
+        return {number: offset for number, (offset, _) in lag(options, topic).items()}
 
 
 def eventually(condition: Callable[[], Any], limit: float = 20) -> Any:
