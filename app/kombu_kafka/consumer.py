@@ -176,7 +176,7 @@ class Consumer:
             require_access(self._options, again=True)
             try:
                 if self._ownership.prepare():
-                    return KafkaConsumer(
+                    client = KafkaConsumer(
                         **{
                             **self._options.client_settings(),
                             "group_id": self._options.group_id,
@@ -188,6 +188,9 @@ class Consumer:
                             **self._ownership.settings(),
                         }
                     )
+                    # kafka-python 3.0.12 does not pass it on: a deleted topic would come back.
+                    client._cluster.config["allow_auto_create_topics"] = False
+                    return client
             except KafkaError as exc:
                 self._warn("No Kafka broker of %s answers (%s); trying again.",
                            ", ".join(self._options.hosts), exc)  # fmt: skip
