@@ -38,23 +38,27 @@ def test_all_is_well() -> None:
     assert len(batch) == 0
 
 
+def _in_bulk(*errors: Exception | None, then: Exception | None = None) -> None:
+    with kombu_kafka.bulk() as batch:
+        for number, error in enumerate(errors):
+            _add(batch, str(number), error)
+        if then is not None:
+            raise then
+
+
 def test_one_error_names_how_many_and_the_first_reason() -> None:
-    with pytest.raises(
-        kombu_kafka.BulkPublishError, match=r"^2 of 3 messages .* the first: The message for t"
-    ) as missed:
-        with kombu_kafka.bulk() as batch:
-            _add(batch, "1")
-            _add(batch, "2", KafkaTimeoutError("no answer"))
-            _add(batch, "3", KafkaTimeoutError("no answer"))
-    assert [failure.id for failure in missed.value.failures] == ["2", "3"]
+    late = KafkaTimeoutError("no answer")
+    says = r"^2 of 3 messages .* the first: The message for t"
+    with pytest.raises(kombu_kafka.BulkPublishError, match=says) as missed:
+        _in_bulk(None, late, late)
+    assert [failure.id for failure in missed.value.failures] == ["1", "2"]
     assert isinstance(missed.value, PublishError)
     assert isinstance(missed.value, BatchPublishError)
 
 
 def test_an_error_inside_is_what_is_raised() -> None:
-    with pytest.raises(ZeroDivisionError) as raised, kombu_kafka.bulk() as batch:
-        _add(batch, "1", KafkaTimeoutError("no answer"))
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError) as raised:
+        _in_bulk(KafkaTimeoutError("no answer"), then=ZeroDivisionError())
     assert "1 of 1 messages" in raised.value.__notes__[0]
     assert batches.current() is None
 
