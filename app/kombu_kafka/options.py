@@ -84,7 +84,7 @@ class Options(SecurityOptions):
     exchange_partitions: int = 8
     exchange_retention: float = 600.0
     worker_name: str | None = None
-    session_timeout: float = 45.0
+    session_timeout: float = 30.0
     revoke_timeout: float = 60.0
     max_message_bytes: int = 16 * 1024 * 1024
     publish_timeout: float = 60.0

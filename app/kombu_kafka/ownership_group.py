@@ -14,10 +14,12 @@ one worker and gives it to another, and the rest goes on. What this module adds 
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 from kafka import ConsumerRebalanceListener
@@ -31,7 +33,9 @@ from kafka.errors import (
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from .errors import ConfigurationError, KombuKafkaError, NotOwnerError
+from .lease import Lease
 from .ownership import Ownership
+from .presence import owners_of_topics
 
 __all__ = ("GroupOwnership", "instance_id")
 
@@ -41,6 +45,10 @@ logger = logging.getLogger(__name__)
 METADATA_MAX_AGE_MS = 30_000
 #: Seconds a partition's last commit may take after `revoke_timeout`.
 LAST_COMMIT_SECONDS = 5.0
+#: Seconds between two looks at who is in the way.
+LOOK_EVERY = 0.5
+#: Seconds that an owner is given to vanish on top of the session timeout.
+PATIENCE = 2.0
 #: Longest group instance id that Kafka takes.
 MAX_INSTANCE_ID = 249
 
@@ -82,8 +90,10 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
         self._subscribed: frozenset[str] = frozenset()
         #: What the group was told last that this worker owns.
         self._told: set[TopicPartition] = set()
-        self._generation: Any = None
-        self._verified = 0.0
+        #: Topics of which it is not known since the last join whether partitions are bound.
+        self._unannounced: frozenset[str] = frozenset()
+        #: Since when partitions of new topics are bound to others, and when that was seen last.
+        self._waiting: tuple[float, float] | None = None
 
     def prepare(self) -> bool:
         if self._instance_id is None:
@@ -104,6 +114,10 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
             "metadata_max_age_ms": METADATA_MAX_AGE_MS,
         }
 
+    @cached_property
+    def _lease(self) -> Lease:
+        return Lease(self.client._coordinator, self.options.session_timeout)
+
     def step(self, topics: Collection[str]) -> None:
         self._subscribe(frozenset(topics))
         self._report_lost()
@@ -114,7 +128,10 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
 
     def ready(self, topics: Collection[str]) -> bool:
         return (
-            self._generation is not None and not self._assigned and self._subscribed >= set(topics)
+            self.client is not None
+            and self._lease.generation is not None
+            and not self._assigned
+            and self._subscribed >= set(topics)
         )
 
     def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], timeout: float) -> None:
@@ -140,14 +157,51 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
     def _subscribe(self, topics: frozenset[str]) -> None:
         self._let_go_of_cancelled(topics)
         wanted = topics | {partition.topic for partition in self.positions}
+        new = wanted - self._subscribed
+        if new and not self._free(new):
+            wanted -= new
         if wanted == self._subscribed:
             return
         if wanted:
+            self._unannounced |= wanted - self._subscribed
             self.client.subscribe(topics=sorted(wanted), listener=self)
         else:
             self.client.unsubscribe()
-            self._generation = None
+            self._lease.generation = None
         self._subscribed = wanted
+
+    def _free(self, topics: frozenset[str]) -> bool:
+        """Say whether no partition is bound to another worker; a dead one is gone in a while.
+
+        Raises:
+            NotOwnerError: one is, and that worker lives.
+        """
+        now = time.monotonic()
+        since, looked = self._waiting or (now, -math.inf)
+        if now - looked < LOOK_EVERY:
+            return False
+        fault = self._bound_to_others(topics)
+        if fault is None:
+            self._waiting = None
+            return True
+        self._waiting = since, time.monotonic()
+        patience = self.options.session_timeout + PATIENCE
+        if now - since > patience:
+            raise NotOwnerError(fault)
+        self.warn("Waiting, in case it is dead, for at most %g seconds: %s", patience, fault)
+        return False
+
+    def _bound_to_others(self, topics: Collection[str]) -> str | None:
+        owners = owners_of_topics(self.options, topics)
+        if not owners:
+            return None
+        whose = ", ".join(f"{name} by {owner}" for name, owner in sorted(owners.items()))
+        me = self.options.worker_name or self.options.client_id
+        return (
+            f"This worker, {me}, would share {', '.join(sorted(topics))} in the group "
+            f"{self.options.group_id}, but partitions are owned by workers they are bound to "
+            f"({whose}): bind all of a topic's workers to partitions (CUSTOM_PARTITION), or none."
+        )
 
     # What the group says; called within `KafkaConsumer.poll`, by the client's I/O thread
 
@@ -233,27 +287,19 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
                 self._assigned.discard(partition)
 
     def _verify(self) -> None:
-        """Renew the lease by what the coordinator said last."""
-        coordinator = self.client._coordinator
-        with coordinator._lock:
-            generation = coordinator.generation_if_stable()
-            fenced = generation is not None and not coordinator._heartbeat_enabled
-            sent, received = coordinator.heartbeat.last_send, coordinator.heartbeat.last_receive
-        if fenced:
-            raise self._fenced()
-        if generation is not None and generation is not self._generation:
-            # A join may have been answered long before we read the answer: ask once more.
-            asked = time.monotonic()
-            try:
-                self.client._net.run(coordinator._send_heartbeat_request)
-            except RebalanceInProgressError:
-                pass
-            except KafkaError:
-                return
-            self._generation, self._verified = generation, asked
-        elif received >= sent:
-            self._verified = max(self._verified, sent)
-        self.inbox.lease(self._verified + self.options.session_timeout)
+        """Renew the lease; in a new membership, look whether partitions are bound to others."""
+        try:
+            renewed = self._lease.renew()
+        except FencedInstanceIdError as exc:
+            raise self._fenced() from exc
+        joined = self.client._coordinator._joined_subscription
+        if renewed and self._unannounced and self._unannounced <= joined:
+            # Both sides announce themselves first and look then: one of them sees the other.
+            fault = self._bound_to_others(self._unannounced)
+            if fault is not None:
+                raise NotOwnerError(fault)
+            self._unannounced = frozenset()
+        self.inbox.lease(self._lease.until)
 
     def _fenced(self) -> NotOwnerError:
         return NotOwnerError(

@@ -11,6 +11,9 @@ from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.exceptions import ContentDisallowed
 
+from kombu_kafka.errors import NotOwnerError
+from scheduler.preflight import EX_CONFIG
+
 __all__ = ["ACCEPT_SECONDS", "Consumer"]
 
 logger = get_logger(__name__)
@@ -47,6 +50,14 @@ class Consumer(CeleryConsumer):
         reason = "undecodable" if isinstance(exc, ContentDisallowed) else "invalid-task"
         _refuse(message, reason, type(exc).__name__, str(exc), self.hostname)
         super().on_invalid_task(body, message, exc)
+
+    def start(self) -> None:
+        """Consume until the end; a worker whose partitions are another's must not be restarted."""
+        try:
+            super().start()
+        except NotOwnerError as exc:
+            logger.critical("%s", exc)
+            raise SystemExit(EX_CONFIG) from exc
 
     def on_close(self) -> None:
         """Empty Celery's queues; called at a stop, and when a connection was lost."""

@@ -75,7 +75,7 @@ class Settings:
     group_id: str = "celery-group"
     dead_letter_topic: str = "celery_tasks_dlq"
     connect_timeout: float = 30.0
-    session_timeout: float = 45.0
+    session_timeout: float = 30.0
     state_directory: str | None = None
     unit: str | None = None
     broker_security: Mapping[str, str] = field(default_factory=dict)
@@ -106,7 +106,7 @@ class Settings:
             group_id=given.get("CELERY_GROUP_ID", "celery-group"),
             dead_letter_topic=given.get("CELERY_DEAD_LETTER_TOPIC", "celery_tasks_dlq"),
             connect_timeout=_seconds(given, "CELERY_CONNECT_TIMEOUT", "30"),
-            session_timeout=_seconds(given, "CELERY_SESSION_TIMEOUT", "45"),
+            session_timeout=_seconds(given, "CELERY_SESSION_TIMEOUT", "30"),
             state_directory=given.get("STATE_DIRECTORY"),
             unit=given.get("CELERY_UNIT"),
             broker_security=_security(url, given),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scheduler.preflight import EX_CONFIG
 from tests.ledger import Ledger
 
 
@@ -34,9 +37,79 @@ def test_a_worker_that_is_killed_in_a_group_loses_nothing(system: Any, ledger: L
     system.wait("a quarter", lambda: ledger.ended() >= tasks // 4)
     first.kill()
     ledger.note("kill")
+    assert ledger.ended() < tasks, "the kill must hit a worker that works"
     first.start()
     system.wait(f"{tasks} tasks", lambda: ledger.ended() >= tasks)
     system.wait_done()
     verdict = ledger.check(dict.fromkeys(range(4), tasks // 4))
     assert verdict.lost == []
     assert system.dead_letters() == []
+
+
+def test_a_worker_that_was_frozen_ends_when_another_has_taken_over(
+    system: Any, ledger: Ledger
+) -> None:
+    """SIGSTOP for longer than the session: the other goes on; woken, the first hands out nothing."""
+    tasks = 300
+    first = system.worker(0, name="one", CELERY_SESSION_TIMEOUT="2")
+    other = system.worker(0, name="two", CELERY_SESSION_TIMEOUT="2")
+    first.start()
+    first.wait_ready()
+    for sequence in range(tasks):
+        system.send("ledger.entry", sequence, 0.02, partition=0)
+    system.wait("a start", lambda: ledger.ended() >= 20)
+    os.killpg(first.pid, signal.SIGSTOP)
+    its_children = {line[-1] for line in ledger.lines()}
+    other.start()
+    other.wait_ready()
+    before = ledger.ended()
+    system.wait("the other's work", lambda: ledger.ended() >= before + 20)
+    system.workers.remove(first)
+    ledger.note("woken")
+    os.killpg(first.pid, signal.SIGCONT)
+    assert first.wait(30) == EX_CONFIG
+    said = first.log.read_text()
+    assert "is owned by two@" in said
+    assert "so one@" in said
+    system.wait("the rest", lambda: ledger.ended() >= tasks)
+    system.wait_done()
+    lines = ledger.lines()
+    woken = lines.index(next(line for line in lines if line[0] == "woken"))
+    begun = [line for line in lines[woken:] if line[0] == "start" and line[-1] in its_children]
+    assert begun == [], "the one that was frozen began a task"
+    others = [int(line[2]) for line in lines if line[0] == "start" and line[-1] not in its_children]
+    assert others == sorted(set(others)), "the other ran its tasks in order, each once"
+    # On another host (no journal) the tasks since the last commit run again, and no others.
+    assert set(range(tasks)) - set(others) <= set(range(others[0]))
+    first.stop()
+
+
+def test_killed_and_started_again_under_its_name_waits_for_nobody(
+    system: Any, ledger: Ledger
+) -> None:
+    worker = system.worker(0, name="one")
+    worker.start()
+    worker.wait_ready()
+    worker.kill()
+    worker.start()
+    worker.wait_ready(20)
+    assert "in case it is dead" not in worker.log.read_text()
+
+
+def test_workers_that_must_not_share_end_for_good(system: Any) -> None:
+    """A second owner, and a worker without partitions: each says why, and is not restarted."""
+    owner = system.worker(0, name="owner", CELERY_SESSION_TIMEOUT="2")
+    owner.start()
+    owner.wait_ready()
+    second = system.worker(0, name="second", CELERY_SESSION_TIMEOUT="2")
+    sharing = system.group_worker("sharing", 2)
+    for worker in (second, sharing):
+        system.workers.remove(worker)
+        worker.start()
+    for worker, says in ((second, "a partition has one worker"), (sharing, "or none.")):
+        assert worker.wait(60) == EX_CONFIG
+        assert f"{system.topic}-0" in worker.log.read_text()
+        assert "owner@" in worker.log.read_text()
+        assert says in worker.log.read_text()
+        worker.stop()
+    assert owner.running

@@ -90,3 +90,17 @@ def connect(kafka: LocalKafka) -> Iterator[Connect]:
         if transport is not None and "consumer" in transport.__dict__:
             transport.consumer.join()
     producer.close_all()
+
+
+@pytest.fixture
+def publish(kafka: LocalKafka) -> Callable[..., None]:
+    """Publish numbered messages; over four partitions, where none is given."""
+
+    def publish(topic: str, numbers: range, **kwargs: Any) -> None:
+        with Connection(kafka.url(), transport_options={"connect_timeout": 10}) as connection:
+            producer = connection.Producer()
+            for number in numbers:
+                where = {"partition": number % 4, **kwargs}
+                producer.publish({"n": number}, routing_key=topic, **where)
+
+    return publish

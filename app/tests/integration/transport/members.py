@@ -86,10 +86,19 @@ class Member(threading.Thread):
         self._stop_asked.set()
         self.join(10)
         consumer = self.transport.consumer
-        client = consumer._ownership.client
         consumer._step = lambda: consumer._stop.wait(0.05)
         consumer._let_go = lambda: None
-        client._coordinator._close_heartbeat()
+        ownership = consumer._ownership
+        for membership in (
+            ownership.client._coordinator,
+            *getattr(ownership, "_claims", {}).values(),
+        ):
+            membership._close_heartbeat()
+        self.be_another_process()
+
+    def be_another_process(self) -> None:
+        """Let others of this process not wait for it: they stand for processes of their own."""
+        self.transport.consumer._ownership.succession.release_all()
 
 
 def settled(topic: str, *members: Member, sizes: list[int]) -> list[set[int]]:

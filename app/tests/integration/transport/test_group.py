@@ -4,25 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-from kombu import Connection
-
-from scheduler.local_broker import LocalKafka
-
 from .conftest import Connect, Look, eventually
 from .members import Member, settled
-
-
-@pytest.fixture
-def publish(kafka: LocalKafka) -> Any:
-    def publish(topic: str, numbers: range, **kwargs: Any) -> None:
-        with Connection(kafka.url(), transport_options={"connect_timeout": 10}) as connection:
-            producer = connection.Producer()
-            for number in numbers:
-                where = {"partition": number % 4, **kwargs}
-                producer.publish({"n": number}, routing_key=topic, **where)
-
-    return publish
 
 
 def test_two_share_four_partitions_and_one_takes_over(
