@@ -29,7 +29,7 @@ from scheduler.dlq.reader import Reader
 from scheduler.dlq.texts import plain
 from scheduler.settings import Settings, SettingsError
 
-__all__ = ["Failure", "Session", "Usage", "dlq", "filtered", "guarded", "session"]
+__all__ = ["Failure", "Session", "Usage", "dlq", "filtered", "guarded", "read_options", "session"]
 
 stdout = Console()
 stderr = Console(stderr=True)
@@ -84,19 +84,24 @@ class Session:
 def session() -> Iterator[Session]:
     """Connect as the environment says; turn every error of ours into a sentence and a code."""
     with guarded():
-        settings = Settings.from_environ(os.environ)
-        options = Options.of(
-            settings.broker_url.split(";")[0],
-            {
-                "group_id": settings.group_id,
-                "connect_timeout": settings.connect_timeout,
-                "dead_letter_topic": settings.dead_letter_topic,
-                "client_id": "scheduler-dlq",
-                **settings.broker_security,
-            },
-        )
+        options = read_options()
         with Reader(options) as reader:
             yield Session(options, reader, Index(options, reader))
+
+
+def read_options() -> Options:
+    """Return where the brokers and the dead letter topic are, as the environment says."""
+    settings = Settings.from_environ(os.environ)
+    return Options.of(
+        settings.broker_url.split(";")[0],
+        {
+            "group_id": settings.group_id,
+            "connect_timeout": settings.connect_timeout,
+            "dead_letter_topic": settings.dead_letter_topic,
+            "client_id": "scheduler-dlq",
+            **settings.broker_security,
+        },
+    )
 
 
 @contextmanager
