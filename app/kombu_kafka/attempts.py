@@ -2,10 +2,10 @@
 
 A record that takes its whole process down can be counted only by what was written before. So
 whoever begins to work on a record notes it in a file of the state directory, and takes the note
-back when it has finished; a process that ends in order takes back all of them. What a new process
+back (or overwrites it) when it has finished; a process that ends in order takes back all of them. What a new process
 finds there was being worked on when its predecessor died.
 
-The file of a process (``<pid>.begun``) is its own: a forked child writes another. It is a JSON list
+A process has a file of its own (``<name>.begun``; a forked child has another name). It is a JSON list
 of topic, partition, offset and number of the attempt, replaced by one write. The number makes it
 harmless to read a note twice, or one that was counted already. Not all need be guilty: see the inbox.
 """
@@ -23,6 +23,7 @@ from kafka.structs import TopicPartition
 
 from .commit_metadata import CommitMetadata
 from .journal import Journal
+from .ranges import within
 
 __all__ = ("begin", "end", "forget", "known")
 
@@ -42,25 +43,50 @@ _files: dict[str, tuple[int, int]] = {}
 _left: dict[str, dict[Note, int]] = {}
 
 
-def begin(directory: str, topic: str, partition: int, offset: int, attempt: int) -> None:
-    """Note that work on a record begins; `attempt` is 1 the first time."""
+def begin(
+    directory: str,
+    name: str,
+    topic: str,
+    partition: int,
+    offset: int,
+    attempt: int,
+    *,
+    alone: bool = False,
+) -> None:
+    """Note that work on a record begins.
+
+    Arguments:
+        directory: the worker's state directory.
+        name: this process's among those of its worker.
+        topic: where the record lies.
+        partition: likewise.
+        offset: likewise.
+        attempt: number of the attempt, from 1.
+        alone: whether the process has finished all that it began before.
+    """
     with _lock:
         notes = _begun.setdefault(directory, {})
+        if alone:
+            notes.clear()
         notes[topic, partition, offset] = attempt
-        _note(directory, notes)
+        _note(directory, name, notes)
 
 
-def end(directory: str, topic: str, partition: int, offset: int) -> None:
+def end(directory: str, name: str, topic: str, partition: int, offset: int) -> None:
     """Take a note back: whatever came of it, the process lives."""
     with _lock:
         notes = _begun.get(directory, {})
         if notes.pop((topic, partition, offset), None) is not None:
-            _note(directory, notes)
+            _note(directory, name, notes)
 
 
 def forget(directory: str) -> None:
     """Take back all notes of this process and of its children: it ends in order."""
     with _lock:
+        _begun.pop(directory, None)
+        file, _ = _files.pop(directory, (-1, 0))
+        if file >= 0:
+            os.close(file)
         for path in Path(directory).glob("*.begun"):
             if path.name != _LEFT:
                 with suppress(OSError):
@@ -84,9 +110,20 @@ def known(
         journal: the partition's journal; it is told what predecessors left.
     """
     found = dict(said.attempts) if said else {}
+    done = said.done if said else ()
     if journal is not None and directory is not None:
         _most(found, journal.attempts)
-        _most(found, _take_left(directory, partition, journal))
+        left = _take_left(directory, partition)
+        for offset, count in left.items():
+            if offset < position or offset in journal.done or within(done, offset):
+                continue
+            if count > found.get(offset, 0):
+                found[offset] = count
+                journal.attempt(offset, count)
+                logger.warning(
+                    "The message of %s-%d at offset %d was being worked on when this worker's "
+                    "predecessor died: attempt %d.", *partition, offset, count,
+                )  # fmt: skip
     return {offset: count for offset, count in found.items() if offset >= position}
 
 
@@ -95,22 +132,15 @@ def _most(found: dict[int, int], more: dict[int, int]) -> None:
         found[offset] = max(count, found.get(offset, 0))
 
 
-def _take_left(directory: str, partition: TopicPartition, journal: Journal) -> dict[int, int]:
+def _take_left(directory: str, partition: TopicPartition) -> dict[int, int]:
     with _lock:
         if directory not in _left:
             _left[directory] = _collect(directory)
         left = _left[directory]
         mine = {note: count for note, count in left.items() if note[:2] == tuple(partition)}
-        for (_, _, offset), count in mine.items():
-            if offset not in journal.done and count > journal.attempts.get(offset, 0):
-                logger.warning(
-                    "The message of %s-%d at offset %d was being worked on when this worker's "
-                    "predecessor died: attempt %d.", *partition, offset, count,
-                )  # fmt: skip
-                journal.attempt(offset, count)
+        for note in mine:
+            del left[note]
         if mine:
-            for note in mine:
-                del left[note]
             _write_left(directory, left)
         return {offset: count for (_, _, offset), count in mine.items()}
 
@@ -139,12 +169,12 @@ def _read(path: Path) -> dict[Note, int]:
     return {}
 
 
-def _note(directory: str, notes: dict[Note, int]) -> None:
+def _note(directory: str, name: str, notes: dict[Note, int]) -> None:
     """Write this process's file; where that does not work, it is given up."""
     text = _text(notes)
     try:
         if directory not in _files:
-            path = Path(directory) / f"{os.getpid()}.begun"
+            path = Path(directory) / f"{name}.begun"
             _files[directory] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 0
         file, length = _files[directory]
         if file >= 0:
@@ -160,6 +190,9 @@ def _write_left(directory: str, notes: dict[Note, int]) -> None:
     path = Path(directory) / _LEFT
     partial = path.with_suffix(".partial")
     try:
+        if not notes:
+            path.unlink(missing_ok=True)
+            return
         partial.write_bytes(_text(notes))
         partial.replace(path)
     except OSError as exc:

@@ -265,6 +265,21 @@ class Channel(QueueMethods):
             Letter(delivery.record, reason, headers or {}, written)
         )
 
+    @property
+    def delivery_limit(self) -> int:
+        """How often a message may be begun that takes its process down."""
+        return self.connection.options.delivery_limit
+
+    def attempt_failed(self, delivery_tag: int) -> int:
+        """Count a message that took the process down which worked on it; return how often it did.
+
+        It stays unacknowledged: give it back or dead-letter it next. A broadcast one has no more
+        than one attempt: nobody keeps account of those.
+        """
+        if is_transient_tag(delivery_tag):
+            return self.delivery_limit
+        return self.connection.consumer.inbox.attempt_failed(delivery_tag)
+
     def close(self) -> None:
         """Close the channel.
 

@@ -8,6 +8,7 @@ from kombu.message import Message as BaseMessage
 
 from .inbox import Delivery
 from .record import Envelope
+from .subscriber import is_transient_tag
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -19,8 +20,9 @@ class Message(BaseMessage):
     """One record, decoded.
 
     Where it came from is in `delivery_info` and, since a pool's child sees only headers, in the
-    headers ``kafka_topic``, ``kafka_partition``, ``kafka_offset``, ``kafka_key`` (text, or None)
-    and ``kafka_timestamp`` (milliseconds since the epoch).
+    headers ``kafka_topic``, ``kafka_partition``, ``kafka_offset``, ``kafka_key`` (text, or None),
+    ``kafka_timestamp`` (milliseconds since the epoch) and ``kafka_attempt`` (1, and 1 more for each time
+    that the message took its process down; None for a broadcast one).
 
     Arguments:
         delivery: the record on its way.
@@ -41,7 +43,11 @@ class Message(BaseMessage):
             "timestamp": record.timestamp,
         }
         headers = envelope.headers
-        headers.update({f"kafka_{name}": value for name, value in position.items()}, kafka_key=key)
+        headers.update(
+            {f"kafka_{name}": value for name, value in position.items()},
+            kafka_key=key,
+            kafka_attempt=None if is_transient_tag(delivery.tag) else delivery.attempts + 1,
+        )
         properties: dict[str, Any] = {"priority": 0, **envelope.properties}
         super().__init__(
             body=record.value,

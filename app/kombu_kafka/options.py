@@ -42,6 +42,7 @@ class Options(SecurityOptions):
         connect_timeout: seconds to wait for the first answer of any broker.
         commit_interval: seconds between two commits of offsets.
         max_buffered: records held of a partition before fetching pauses.
+        delivery_limit: how often a record is begun that takes its process down; then it is dead.
         delay_topic: where messages with an ETA wait, or None (then they wait in the worker, and
             under the order ``partition`` they hold their partition).
         delay_limit: seconds ahead that an ETA may lie.
@@ -77,6 +78,7 @@ class Options(SecurityOptions):
     connect_timeout: float = 30.0
     commit_interval: float = 0.2
     max_buffered: int = 1000
+    delivery_limit: int = 3
     delay_topic: str | None = "celery_delay"
     delay_limit: float = 90 * 86400.0
     delay_dispatcher: bool = True
@@ -137,7 +139,7 @@ class Options(SecurityOptions):
         for name in (
             "connect_timeout", "commit_interval", "max_buffered", "max_message_bytes",
             "publish_timeout", "session_timeout", "revoke_timeout", "exchange_partitions",
-            "exchange_retention", "delay_limit",
+            "exchange_retention", "delay_limit", "delivery_limit",
         ):  # fmt: skip
             if name in values and not values[name] > 0:
                 raise ConfigurationError(

@@ -14,6 +14,7 @@ from celery.worker.consumer.mingle import Mingle
 from kombu.utils.imports import symbol_by_name
 
 import kombu_kafka
+from scheduler.begun import note_what_runs
 from scheduler.preflight import EX_CONFIG, end, is_celery_command, refuse_bad_start
 from scheduler.readiness import say_stopping
 from scheduler.settings import Settings, SettingsError
@@ -58,7 +59,7 @@ def configure(celery: Celery, settings: Settings) -> Celery:
         task_default_queue=settings.topic,
         # A record is done with when its task is: the order's gate and the offsets follow that.
         task_acks_late=True,
-        # A child that died takes no task with it; scheduler.request counts, and stops at three.
+        # A child that died takes no task with it; the transport counts, scheduler.request stops.
         task_reject_on_worker_lost=True,
         # Failures and time limits do end a record: as dead letters, not as endless loops.
         task_acks_on_failure_or_timeout=True,
@@ -81,6 +82,8 @@ def configure(celery: Celery, settings: Settings) -> Celery:
         sign(celery)
     celery.conf.imports = (*celery.conf.imports, "scheduler.smoke_tasks")
     logging.getLogger("kafka").setLevel(logging.WARNING)  # it tells every connection at INFO
+    if settings.state_directory is not None:
+        note_what_runs(celery, settings.state_directory)
     celery.steps["consumer"].add("scheduler.readiness:Readiness")
     celery.steps["worker"].add("scheduler.worker_metrics:WorkerMetrics")
 

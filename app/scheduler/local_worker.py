@@ -122,10 +122,10 @@ class LocalWorker:
             raise LocalWorkerError(f"{self.name} was not started.")
         return self._process.wait(timeout)
 
-    def terminate(self) -> None:
+    def terminate(self, how: int = signal.SIGTERM) -> None:
         """Ask it to finish what it runs and end; `stop` waits for that."""
         if self._process is not None and self.running:
-            self._process.terminate()
+            self._process.send_signal(how)
 
     def stop(self, patience: float = 30) -> int | None:
         """End it in order; return its exit code."""

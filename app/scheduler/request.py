@@ -8,6 +8,7 @@ memory or exceeded its time limit. Where Celery acknowledges (5.7):
 - the task raised: the child reports it, `on_success` calls `on_failure`, which acknowledges.
 - the hard time limit: billiard calls `on_failure` and then `on_timeout`; the first acknowledges.
 - the child died: `on_failure` with `WorkerLostError`.
+- the whole worker died: nobody saw it; `revoked` finds the transport's count (kombu_kafka.attempts).
 
 In the last three `_failure` is set while Celery's own handler runs, and what would acknowledge
 dead-letters instead.
@@ -16,9 +17,9 @@ dead-letters instead.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from billiard.einfo import ExceptionWithTraceback
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery.exceptions import (
     Ignore,
     Reject,
@@ -35,12 +36,9 @@ from kombu.asynchronous import get_event_loop
 
 from scheduler.task import WrongArgumentsError, is_hard, is_passing
 
-__all__ = ["DELIVERY_LIMIT", "DeadLetterRequest", "Failure"]
+__all__ = ["DeadLetterRequest", "Failure"]
 
 logger = get_logger(__name__)
-
-#: How often a record is tried whose task takes its child process down.
-DELIVERY_LIMIT = 3
 
 #: Kafka refuses large records, and a traceback's end says most.
 MAX_TRACEBACK = 8000
@@ -53,7 +51,7 @@ class Failure:
 
     Attributes:
         reason: One word for programs: `exception`, `arguments`, `rejected`, `time-limit`,
-            `worker-lost`.
+            `worker-lost`, `delivery-limit`.
         exception: Name of the exception's class.
         message: What the exception says.
         traceback: Where it was raised, if the child could tell.
@@ -81,9 +79,6 @@ class Failure:
 
 class DeadLetterRequest(Request):
     """A request whose final failure dead-letters its record before anything is acknowledged."""
-
-    #: How often each record (topic, partition, offset) was given back, in this process's life.
-    _returns: ClassVar[dict[tuple[Any, Any, Any], int]] = {}
 
     acknowledged: bool
     _failure: Failure | None = None
@@ -131,7 +126,6 @@ class DeadLetterRequest(Request):
     def acknowledge(self) -> None:
         """Acknowledge the record, or dead-letter it if its task failed for good."""
         if self._failure is None:
-            self._returns.pop(self._record, None)
             super().acknowledge()
         else:
             self._dead_letter(self._failure)
@@ -153,18 +147,44 @@ class DeadLetterRequest(Request):
         """
         if self._failure is None:
             return False
-        returns = self._returns[self._record] = self._returns.get(self._record, 0) + 1
-        self._gave_up = returns >= DELIVERY_LIMIT
+        channel = self.message.channel
+        attempts = channel.attempt_failed(self.message.delivery_tag)
+        self._gave_up = attempts >= channel.delivery_limit
         if not self._gave_up:
             logger.warning(
                 "Task %s[%s] (%s) runs again: delivery %d of %d.",
                 self.name,
                 self.id,
                 self._failure.reason,
-                returns + 1,
-                DELIVERY_LIMIT,
+                attempts + 1,
+                channel.delivery_limit,
             )
         return self._gave_up
+
+    def revoked(self) -> bool:
+        """Say whether the task must not run; Celery asks just before it gives it to the pool.
+
+        So this is also where a record ends that took its whole worker down too often: nobody was
+        left then to do what `on_failure` does.
+        """
+        if super().revoked():
+            return True
+        attempts = self._attempt - 1
+        if not attempts or attempts < self.message.channel.delivery_limit:
+            return False
+        self._give_up(attempts)
+        return True
+
+    def _give_up(self, attempts: int) -> None:
+        try:
+            raise WorkerLostError(f"The worker died {attempts} times while this task ran.")
+        except WorkerLostError as exc:
+            failure = Failure("delivery-limit", type(exc).__name__, str(exc))
+            state.task_ready(self)
+            try:
+                self._record_failure(exc, ExceptionInfo())
+            finally:
+                self._dead_letter(failure)
 
     def _retry_worker_lost(self, exc: Any, exc_info: Any) -> bool:
         """Publish a retry (`retry_on_worker_lost`); what it acknowledges is no final failure."""
@@ -180,6 +200,11 @@ class DeadLetterRequest(Request):
         if stored:
             self._failure = None
         return stored
+
+    @property
+    def _attempt(self) -> int:
+        """Number of this attempt; above 1 where earlier ones took their process down."""
+        return int(self.message.headers.get("kafka_attempt") or 1)
 
     @property
     def _record(self) -> tuple[Any, Any, Any]:
@@ -204,7 +229,6 @@ class DeadLetterRequest(Request):
             return
         self.acknowledged = True
         attempts = self._attempts()
-        self._returns.pop(self._record, None)
         hub = get_event_loop()
         if hub is None:
             self._send_dead_letter(failure, attempts)
@@ -214,8 +238,8 @@ class DeadLetterRequest(Request):
     def _attempts(self) -> int:
         """How often the task was begun: its retries, and its deliveries that took a child down."""
         retries = self._request_dict.get("retries")
-        lost = self._returns.get(self._record, 0)
-        return (retries if isinstance(retries, int) else 0) + max(1, lost)
+        begun: int = min(self._attempt, self.message.channel.delivery_limit)
+        return (retries if isinstance(retries, int) else 0) + begun
 
     def _send_dead_letter(self, failure: Failure, attempts: int) -> None:
         message = self.message

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import faulthandler
 import os
 import signal
 import time
@@ -21,6 +23,8 @@ __all__ = [
     "hangs",
     "hard_error",
     "ignores",
+    "kills",
+    "lasts",
     "note",
     "rejects",
     "retries",
@@ -53,6 +57,30 @@ def dies(self: Task) -> None:
     """Take the child process down, as the kernel does when memory runs out."""
     _note(self, "dies")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task(bind=True, name="tests.kills")
+def kills(self: Task, how: str, seconds: float = 0.0) -> None:
+    """Take the whole worker down (with the pools solo and threads, `segfault` and `exit` do)."""
+    _note(self, "kills")
+    time.sleep(seconds)
+    if how == "parent":
+        os.kill(os.getppid(), signal.SIGKILL)
+    elif how == "segfault":
+        faulthandler.disable()
+        ctypes.string_at(0)
+    else:
+        os._exit(9)
+
+
+@shared_task(bind=True, name="tests.lasts")
+def lasts(self: Task, seconds: float) -> None:
+    """Note which attempt this is, work, and note the end."""
+    request = self.request
+    ledger = Ledger(Path(os.environ["LEDGER_FILE"]))
+    ledger.note("lasts", request.kafka_partition, request.kafka_offset, request.kafka_attempt)
+    time.sleep(seconds)
+    ledger.note("lasted", request.kafka_partition, request.kafka_offset, request.kafka_attempt)
 
 
 @shared_task(bind=True, name="tests.hangs", time_limit=2)

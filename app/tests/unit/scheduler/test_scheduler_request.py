@@ -13,6 +13,7 @@ from celery.exceptions import (
     Ignore,
     Reject,
     Retry,
+    TaskRevokedError,
     Terminated,
     TimeLimitExceeded,
     WorkerLostError,
@@ -21,7 +22,7 @@ from celery.worker import state
 from kafka.errors import KafkaTimeoutError
 
 from scheduler.factory import create_app
-from scheduler.request import DELIVERY_LIMIT, DeadLetterRequest
+from scheduler.request import DeadLetterRequest
 from scheduler.settings import Settings
 
 
@@ -35,23 +36,32 @@ def app() -> Iterator[Celery]:
 
     app.finalize()
     yield app
-    DeadLetterRequest._returns.clear()
     app.close()
 
 
-class Record:
-    """A request over a message that remembers what was done with it."""
+LIMIT = 3
 
-    def __init__(self, app: Celery, offset: int = 7) -> None:
+
+class Record:
+    """A request over a message that remembers what was done with it.
+
+    Args:
+        attempts: How often the record took its process down before.
+    """
+
+    def __init__(self, app: Celery, attempts: int = 0) -> None:
+        self.attempts = attempts
         self.fate: list[str] = []
         self.letter: dict[str, Any] = {}
         message = Mock(name="message", delivery_tag=1, content_type="application/json")
-        message.headers = {"id": "id-1", "task": "work", "kafka_offset": offset}
-        message.delivery_info = {"topic": "tasks", "partition": 0, "offset": offset}
+        message.headers = {"id": "id-1", "task": "work", "kafka_attempt": attempts + 1}
+        message.delivery_info = {"topic": "tasks", "partition": 0, "offset": 7}
         message.properties = {}
         message.body, message.payload = b"[[], {}, {}]", ([], {}, {})
         message.content_encoding = "utf-8"
         message.channel.dead_letter.side_effect = self._dead_letter
+        message.channel.delivery_limit = LIMIT
+        message.channel.attempt_failed.side_effect = self._attempt_failed
         self.message = message
         self.request = DeadLetterRequest(
             message,
@@ -66,6 +76,10 @@ class Record:
     def _dead_letter(self, tag: int, reason: str, headers: dict[str, str]) -> None:
         self.fate.append("dead-letter")
         self.letter = {"reason": reason, **headers}
+
+    def _attempt_failed(self, tag: int) -> int:
+        self.attempts += 1
+        return self.attempts
 
 
 def _raised(exc: BaseException) -> ExceptionInfo:
@@ -127,7 +141,7 @@ def test_what_is_not_final_is_acknowledged(app: Celery, exc: Exception) -> None:
 
 
 def test_a_task_may_give_its_record_back_for_ever(app: Celery) -> None:
-    for _ in range(DELIVERY_LIMIT + 2):
+    for _ in range(LIMIT + 2):
         record = Record(app)
         record.request.on_success((True, _raised(Reject("wait", requeue=True)), 0.1))
         assert record.fate == ["reject True"]
@@ -150,39 +164,43 @@ def test_the_soft_time_limit_is_the_tasks_own_affair(app: Celery) -> None:
 
 @pytest.mark.parametrize("exc", [WorkerLostError("signal 9 (SIGKILL)"), SystemExit(3)])
 def test_a_lost_child_gets_three_deliveries(app: Celery, exc: BaseException) -> None:
-    for _ in range(DELIVERY_LIMIT - 1):
-        record = Record(app)
+    for attempts in range(LIMIT - 1):
+        record = Record(app, attempts)
         record.request.on_failure(_raised(exc))
         assert record.fate == ["reject True"]
-    record = Record(app)
+        assert record.attempts == attempts + 1
+    record = Record(app, LIMIT - 1)
     record.request.on_failure(_raised(exc))
     assert record.fate == ["dead-letter"]
     assert record.letter["reason"] == "worker-lost"
-    assert not DeadLetterRequest._returns
 
 
-def test_the_last_lost_child_is_recorded_as_a_failure(
-    app: Celery, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("failure", [WorkerLostError("gone"), None])
+def test_the_last_death_is_recorded_as_a_failure(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, failure: Exception | None
 ) -> None:
     marked = Mock()
     monkeypatch.setattr(app.tasks["work"].backend, "mark_as_failure", marked)
-    for _ in range(DELIVERY_LIMIT):
+    if failure is None:
+        assert not Record(app, LIMIT - 1).request.revoked()
         assert not marked.called
-        Record(app).request.on_failure(_raised(WorkerLostError("gone")))
+        assert Record(app, LIMIT).request.revoked()
+    else:
+        Record(app).request.on_failure(_raised(failure))
+        assert not marked.called
+        Record(app, LIMIT - 1).request.on_failure(_raised(failure))
     assert marked.called
 
 
-def test_a_success_between_resets_the_count(app: Celery) -> None:
-    Record(app).request.on_failure(_raised(WorkerLostError("gone")))
-    Record(app).request.on_success((False, None, 0.1))
-    assert not DeadLetterRequest._returns
-
-
-def test_records_are_counted_apart(app: Celery) -> None:
-    for offset in range(DELIVERY_LIMIT + 1):
-        record = Record(app, offset)
-        record.request.on_failure(_raised(WorkerLostError("gone")))
-        assert record.fate == ["reject True"]
+def test_what_took_its_whole_worker_down_too_often_never_reaches_the_pool(app: Celery) -> None:
+    record = Record(app, LIMIT)
+    pool = Mock()
+    with pytest.raises(TaskRevokedError):
+        record.request.execute_using_pool(pool)
+    assert record.fate == ["dead-letter"]
+    assert record.letter["reason"] == "delivery-limit"
+    assert record.letter["message"] == f"The worker died {LIMIT} times while this task ran."
+    assert not pool.apply_async.called
 
 
 def test_a_task_that_must_not_run_twice_is_dead_lettered_at_once(app: Celery) -> None:
