@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from scheduler.metrics_access import Access
+
 __all__ = ["CONTENT_TYPE", "Health", "MetricsServer"]
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ class MetricsServer:
         port: port to listen on; 0 takes a free one.
         metrics: returns the page of metrics, in parts.
         health: returns whether all is well, and what is to be said about it.
+        access: who may ask, and over what; everybody in the clear by default.
 
     Raises:
         OSError: the address can't be listened on.
@@ -46,12 +49,18 @@ class MetricsServer:
         port: int,
         metrics: Callable[[], Sequence[bytes]],
         health: Callable[[], Health],
+        access: Access | None = None,
     ) -> None:
+        allowed = access or Access()
+
         class Handler(BaseHTTPRequestHandler):
             timeout = CLIENT_SECONDS
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
+                if not allowed.admits(self.headers.get("Authorization")):
+                    self._answer(401, "text/plain; charset=utf-8", b"A password is needed.\n")
+                    return
                 path = self.path.partition("?")[0].rstrip("/") or "/"
                 if path == "/metrics":
                     self._answer(200, CONTENT_TYPE, *metrics())
@@ -66,6 +75,8 @@ class MetricsServer:
 
             def _answer(self, status: int, kind: str, *body: bytes) -> None:
                 self.send_response(status)
+                if status == 401:
+                    self.send_header("WWW-Authenticate", 'Basic realm="metrics"')
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(sum(map(len, body))))
                 self.end_headers()
@@ -76,6 +87,11 @@ class MetricsServer:
                 logger.debug(format, *args)
 
         self._server = _Server((host, port), Handler)
+        if allowed.tls is not None:
+            # The handshake is each connection's own thread's: a slow client holds up nobody.
+            self._server.socket = allowed.tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="metrics-http", daemon=True,
             kwargs={"poll_interval": 0.1},

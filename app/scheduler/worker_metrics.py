@@ -13,6 +13,7 @@ from celery.utils.log import get_logger
 from kombu_kafka.client_metrics import Sample
 from scheduler.exporter.families import Families, escaped, number, sample
 from scheduler.metrics import WORKER
+from scheduler.metrics_access import Access, AccessError
 from scheduler.metrics_server import Health, MetricsServer
 
 __all__ = ["WorkerMetrics", "port_of", "render"]
@@ -64,9 +65,13 @@ class WorkerMetrics(bootsteps.StartStopStep):
             if port is None:
                 return
             self._server = MetricsServer(
-                host, port, lambda: render(parent), lambda: _health(parent)
+                host,
+                port,
+                lambda: render(parent),
+                lambda: _health(parent),
+                Access.from_environ(os.environ),
             )
-        except (OSError, ValueError) as exc:
+        except (AccessError, OSError, ValueError) as exc:
             logger.error("This worker's metrics are not served: %s", exc)
             return
         self._server.start()

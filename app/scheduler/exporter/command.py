@@ -12,6 +12,7 @@ import click
 
 from kombu_kafka.errors import ConfigurationError
 from kombu_kafka.url import parse
+from scheduler.metrics_access import Access
 from scheduler.settings import Settings
 
 __all__ = ["exporter"]
@@ -73,6 +74,9 @@ def exporter(
     """Serve Celery's events and the consumer groups' lag for Prometheus.
 
     /metrics is answered from memory; /health is 503 while Kafka or the events are out of reach.
+
+    CELERY_METRICS_PASSWORD_FILE (and CELERY_METRICS_USER) ask readers for a password,
+    CELERY_METRICS_TLS_CERTIFICATE and CELERY_METRICS_TLS_KEY speak TLS.
     """
     from scheduler.exporter.service import Exporter, ExporterConfig
     from scheduler.readiness import notify
@@ -99,6 +103,7 @@ def exporter(
         expire,
         events=not no_events,
         compat=compat is not None,
+        access=Access.from_environ(environ),
     )
     try:
         service = Exporter(config)
@@ -111,7 +116,8 @@ def exporter(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: done.set())
     service.start()
-    click.echo(f"Serving http://{listen}:{service.server.port}/metrics.")
+    scheme = "https" if config.access.tls else "http"
+    click.echo(f"Serving {scheme}://{listen}:{service.server.port}/metrics.")
     notify("READY=1", f"STATUS=Serving metrics on {listen}:{service.server.port}.")
     done.wait()
     notify("STOPPING=1")

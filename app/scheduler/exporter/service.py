@@ -22,6 +22,7 @@ from scheduler.exporter.kafka_text import render
 from scheduler.exporter.receiver import EventListener
 from scheduler.factory import configure
 from scheduler.metrics import EXPORTER
+from scheduler.metrics_access import Access
 from scheduler.metrics_server import Health, MetricsServer
 from scheduler.settings import Settings
 
@@ -45,6 +46,7 @@ class ExporterConfig:
         events: whether Celery's events are listened to.
         compat: whether celery-exporter's names are served too.
         delay_topic: where delayed messages wait.
+        access: who may read what it serves, and over what.
     """
 
     settings: Settings
@@ -57,6 +59,7 @@ class ExporterConfig:
     events: bool = True
     compat: bool = False
     delay_topic: str = field(default="celery_delay")
+    access: Access = field(default_factory=Access)
 
 
 class Exporter:
@@ -110,7 +113,9 @@ class Exporter:
             if config.events
             else None
         )
-        self.server = MetricsServer(config.host, config.port, self.metrics, self.health)
+        self.server = MetricsServer(
+            config.host, config.port, self.metrics, self.health, config.access
+        )
 
     def start(self) -> None:
         """Begin to collect and to answer."""

@@ -26,8 +26,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from packaging.markers import Marker
+
 #: Changes whenever the same input makes another release than before.
-RECIPE = "1"
+RECIPE = "2"
 #: Not part of a package: what version control, tools and tests leave in its tree.
 LITTER = ("__pycache__", "*.pyc", "*.egg-info", ".*", "build", "dist", "venv", "node_modules")
 #: The oldest to the newest manylinux that Debian 12's glibc (2.36) runs.
@@ -166,10 +168,35 @@ def _wheel(source: Path, wheels: Path, *, isolated: bool) -> Path:
 
 
 def _download_locked(lock: Path, wheels: Path, python: str) -> None:
+    wanted = wheels.parent / "wanted.txt"
+    wanted.write_text(_for_hosts(lock.read_text(), python))
     _pip(
         "download", "--require-hashes", "--no-deps", *_target(python),
-        "--dest", wheels, "--requirement", lock,
+        "--dest", wheels, "--requirement", wanted,
     )  # fmt: skip
+
+
+def _for_hosts(lock: str, python: str) -> str:
+    """Return the lock without markers: pip would judge them by the Python that runs here.
+
+    What only some patch releases of the hosts' Python need goes along for all.
+    """
+    hosts = [
+        {"python_version": python, "python_full_version": f"{python}.{patch}",
+         "sys_platform": "linux", "platform_system": "Linux", "os_name": "posix",
+         "platform_machine": "x86_64", "implementation_name": "cpython",
+         "platform_python_implementation": "CPython"}
+        for patch in (0, 99)
+    ]  # fmt: skip
+    kept, keeping = [], True
+    for line in lock.splitlines():
+        if re.match(r"[A-Za-z0-9]", line):
+            requirement, _, marker = line.removesuffix("\\").partition(" ; ")
+            keeping = not marker or any(Marker(marker).evaluate(host) for host in hosts)
+            line = f"{requirement.rstrip()} \\"
+        if keeping:
+            kept.append(line)
+    return "\n".join(kept) + "\n"
 
 
 def _add_team(team: Path | str, own: Path, lock: Path, wheels: Path, python: str) -> None:

@@ -55,6 +55,7 @@ def test_each_alert_is_tested_to_fire() -> None:
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
 def test_an_alert_says_what_is_wrong_and_where_to_read_on(alert: dict[str, Any]) -> None:
     assert alert["labels"]["severity"] in {"critical", "warning", "none"}
+    assert alert["labels"]["cause"]  # what Alertmanager makes incidents by
     notes = alert["annotations"]
     assert notes["summary"]
     assert notes["description"].endswith(".")

@@ -138,3 +138,16 @@ def test_a_missing_lock_is_refused(
 
     assert status == 1
     assert "There is no lock file" in capsys.readouterr().err
+
+
+def test_what_some_patch_releases_of_the_hosts_python_need_goes_along(
+    wheelhouse: ModuleType,
+) -> None:
+    lock = (
+        "old==1.0 ; python_full_version < '3.11.3' \\\n    --hash=sha256:aa\n"
+        "windows==1.0 ; sys_platform == 'win32' \\\n    --hash=sha256:bb\n    # via other\n"
+        "plain==1.0 \\\n    --hash=sha256:cc\n"
+    )
+    assert wheelhouse._for_hosts(lock, "3.11") == (
+        "old==1.0 \\\n    --hash=sha256:aa\nplain==1.0 \\\n    --hash=sha256:cc\n"
+    )
