@@ -33,8 +33,8 @@ RETRIES = 5
 RETRY_BACKOFF_MS = 500
 #: Seconds in which a topic that the brokers make by themselves appears.
 TOPIC_SECONDS = 10.0
-#: What a record and its request hold besides the message, in bytes.
-OVERHEAD_BYTES = 16_384
+#: What a record and its request hold besides the message, in bytes; a dead letter's headers most.
+OVERHEAD_BYTES = 65_536
 #: A partition added to a topic is seen after this at the latest.
 METADATA_MAX_AGE_MS = 30_000
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +172,50 @@ def test_skip_needs_a_reason_and_is_kept(letters: Any) -> None:
         "act": "skipped", "by": "anna", "at": 0, "why": "paid by hand", "task": "shop.charge",
     }  # fmt: skip
     assert "it was skipped by anna" in letters.run("replay", "0-0", code=3).stderr
+
+
+def test_a_signed_message_verifies_after_export_import_and_replay(
+    letters: Any, tmp_path: Path
+) -> None:
+    serializer = _signer()
+    value = serializer.serialize([["käse"], {"amount": 1}, {}]).encode()
+    signed = [("task", b"t"), ("id", b"1"), ("content-type", b"application/data")]
+    letters.write(1, headers=signed, value=value)
+    file = tmp_path / "letters"
+    letters.run("export", "0-0", "-o", str(file))
+    letters.run("import", str(file), "--force")
+    ids = [line["id"] for line in letters.json("list", "--sort", "id", "--reverse")]
+    letters.run("replay", *ids, "--yes")
+    records = letters.read(letters.topic)
+    assert [record.value for record in records] == [value, value]
+    assert serializer.deserialize(records[1].value.decode()) == [["käse"], {"amount": 1}, {}]
+    shown = letters.run("show", "0-0").stdout
+    assert "signed" in shown
+    assert "käse" in shown
+
+
+def _signer() -> Any:
+    from celery.security.certificate import Certificate, CertStore
+    from celery.security.key import PrivateKey
+    from celery.security.serialization import SecureSerializer
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+    from cryptography.x509.oid import NameOID
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "producer")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    cert = Certificate(certificate.public_bytes(serialization.Encoding.PEM))
+    store = CertStore()
+    store.add_cert(cert)
+    return SecureSerializer(PrivateKey(pem), cert, store)

@@ -74,7 +74,7 @@ def test_a_thousand_failing_tasks_are_a_thousand_letters_byte_for_byte(
         headers, value, reason = KINDS[name]
         if number == 500:
             name, headers, reason = "large", [("task", b"tests.no_such"), *JSON], "unknown-task"
-            value = json.dumps([["x" * 1_040_000], {}, {}]).encode()
+            value = json.dumps([["x" * 1_048_000], {}, {}]).encode()
         headers = [
             *headers,
             ("id", f"id-{number}".encode()),

@@ -18,12 +18,14 @@ from celery.exceptions import (
     TimeLimitExceeded,
     WorkerLostError,
 )
+from celery.utils.serialization import UnpickleableExceptionWrapper
 from celery.worker import state
 from kafka.errors import KafkaTimeoutError
 
 from scheduler.factory import create_app
 from scheduler.request import DeadLetterRequest
 from scheduler.settings import Settings
+from scheduler.task import WrongArgumentsError
 
 
 @pytest.fixture
@@ -271,3 +273,28 @@ def test_retry_after_a_lost_child_is_no_failure(
     record = Record(app)
     record.request.on_failure(_raised(WorkerLostError("gone")))
     assert record.fate == ["ack"]
+
+
+@pytest.mark.parametrize(
+    ("exc", "kind"),
+    [(TimeoutError("busy"), "passing"), (KafkaTimeoutError("x"), "hard"), (ValueError("x"), None)],
+)
+def test_a_letter_says_whether_the_error_passes(app: Celery, exc: Exception, kind: str) -> None:
+    record = Record(app)
+    record.request.on_success((True, _raised(exc), 0.1))
+    assert record.letter.get("kind") == kind
+    assert record.letter["attempts"] == "1"
+
+
+def test_wrong_arguments_have_a_reason_of_their_own(app: Celery) -> None:
+    record = Record(app)
+    record.request.on_success((True, _raised(WrongArgumentsError("too many")), 0.1))
+    assert record.letter["reason"] == "arguments"
+    assert record.letter["kind"] == "hard"
+
+
+def test_an_exception_that_is_not_pickled_is_named_all_the_same(app: Celery) -> None:
+    record = Record(app)
+    wrapped = UnpickleableExceptionWrapper("shop", "CardError", (), "CardError(1)")
+    record.request.on_success((True, _raised(wrapped), 0.1))
+    assert record.letter["exception"] == "CardError"

@@ -14,7 +14,7 @@ from kombu_kafka.errors import BrokerUnavailableError
 from scheduler import DeadLetterTask
 from scheduler.factory import create_app
 from scheduler.settings import Settings
-from scheduler.task import Origin
+from scheduler.task import Origin, WrongArgumentsError, is_hard, is_passing
 
 
 @pytest.fixture
@@ -97,3 +97,76 @@ def test_a_hard_error_is_recorded_with_its_record_and_not_retried(
     with pytest.raises(type(exc)):
         _run(app.tasks["hard"], kafka_topic="tasks", kafka_partition=3, kafka_offset=17)
     assert "topic tasks, partition 3, offset 17" in caplog.text
+
+
+class CardStolenError(Exception):
+    """No retry mends it."""
+
+
+@pytest.fixture
+def charge(app: Celery) -> Any:
+    @app.task(
+        name="charge", bind=True, shared=False, autoretry_for=(Exception,), hard=(CardStolenError,),
+        max_retries=5,
+    )  # fmt: skip
+    def charge(self: Any, exc: Exception | None = None) -> None:
+        if exc is not None:
+            raise exc
+
+    app.finalize()
+    return app.tasks["charge"]
+
+
+def _fail(task: Any, *args: Any, **kwargs: Any) -> Any:
+    task.push_request(id="id-1", called_directly=False, args=args, kwargs=kwargs, retries=0)
+    try:
+        return task(*args, **kwargs)
+    finally:
+        task.pop_request()
+
+
+@pytest.mark.parametrize("exc", [CardStolenError("x"), KafkaTimeoutError("x")])
+def test_an_error_declared_hard_is_never_retried(charge: Any, exc: Exception) -> None:
+    with pytest.raises(type(exc)):
+        _fail(charge, exc)
+    charge.push_request(id="id-1", called_directly=False, args=(), kwargs={}, retries=0)
+    with pytest.raises(type(exc)):
+        charge.retry(exc=exc)
+    charge.pop_request()
+    assert is_hard(charge, exc)
+    assert not is_passing(charge, exc)
+
+
+def test_what_passes(charge: Any, task: Any) -> None:
+    for exc in (ConnectionRefusedError(), TimeoutError()):
+        assert is_passing(task, exc)
+        assert not is_hard(task, exc)
+    # Retried on everything, so nothing is said of this one.
+    assert not is_passing(charge, ValueError())
+    assert not is_hard(charge, ValueError())
+
+
+def test_autoretry_for_says_what_passes(app: Celery) -> None:
+    @app.task(name="mail", shared=False, autoretry_for=(LookupError,))
+    def mail() -> None:
+        """Nothing."""
+
+    app.finalize()
+    assert is_passing(app.tasks["mail"], KeyError("x"))
+
+
+def test_wrong_arguments_are_a_hard_error(charge: Any) -> None:
+    with pytest.raises(WrongArgumentsError) as raised:
+        _fail(charge, 1, 2, no="such")
+    assert is_hard(charge, raised.value)
+
+
+def test_a_task_without_typing_takes_what_comes(app: Celery) -> None:
+    @app.task(name="loose", shared=False, typing=False)
+    def loose(one: int) -> None:
+        """Nothing."""
+
+    app.finalize()
+    with pytest.raises(TypeError) as raised:
+        _fail(app.tasks["loose"])
+    assert not isinstance(raised.value, WrongArgumentsError)
