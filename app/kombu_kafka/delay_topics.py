@@ -37,8 +37,12 @@ _lock = threading.Lock()
 
 
 def group_of(options: Options) -> str:
-    """Return the consumer group of a group's dispatchers, which is also their transactional id."""
-    return f"{options.group_id}.delay"
+    """Return the consumer group of the dispatchers, which is also their transactional id.
+
+    It is the topic's and no worker group's: were it theirs, two applications that share the topic
+    would forward each other's messages a second time.
+    """
+    return f"{options.delay_topic}.dispatcher"
 
 
 def revoked_topic(options: Options) -> str:

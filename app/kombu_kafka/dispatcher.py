@@ -1,6 +1,6 @@
 """The thread that forwards delayed messages when they are due (see docs/decisions/0008-later.md).
 
-Every consuming transport has one; of a group's dispatchers one is at work, the others stand by.
+Every consuming transport has one; of a topic's dispatchers one is at work, the others stand by.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ JOIN_SECONDS = 5.0
 
 
 class Dispatcher:
-    """Forwards what is due, while it is the group's owner of the delay topic.
+    """Forwards what is due, while it owns the delay topic.
 
     Arguments:
         options: brokers, group and topics.

@@ -47,7 +47,7 @@ class Options(SecurityOptions):
             under the order ``partition`` they hold their partition).
         delay_limit: seconds ahead that an ETA may lie.
         delay_dispatcher: whether this process may forward delayed messages while it consumes; one
-            process of a group does.
+            of them at a time does.
         client_id: name of this client in the brokers' logs and metrics.
         exchange_partitions: partitions of an exchange's topic, where this client makes it: the
             more, the fewer replies and events of others does a reader have to pass over.

@@ -17,6 +17,7 @@ import kombu_kafka
 from scheduler.begun import note_what_runs
 from scheduler.preflight import EX_CONFIG, end, is_celery_command, refuse_bad_start
 from scheduler.readiness import say_stopping
+from scheduler.revocation import remember_revoked
 from scheduler.settings import Settings, SettingsError
 
 __all__ = ["configure", "create_app", "import_tasks"]
@@ -45,6 +46,7 @@ def configure(celery: Celery, settings: Settings) -> Celery:
             "partitions": None if settings.partitions is None else list(settings.partitions),
             "ordering": settings.ordering,
             "dead_letter_topic": settings.dead_letter_topic,
+            "delay_topic": settings.delay_topic,
             "state_directory": settings.state_directory,
             "connect_timeout": settings.connect_timeout,
             "session_timeout": settings.session_timeout,
@@ -85,6 +87,7 @@ def configure(celery: Celery, settings: Settings) -> Celery:
     if settings.state_directory is not None:
         note_what_runs(celery, settings.state_directory)
     celery.steps["consumer"].add("scheduler.readiness:Readiness")
+    remember_revoked()
     celery.steps["worker"].add("scheduler.worker_metrics:WorkerMetrics")
 
     def on_import(sender: Celery, **_: Any) -> None:

@@ -57,6 +57,7 @@ class Settings:
         app_modules: Modules that hold tasks, or one `module:attribute` that is a Celery app.
         group_id: The consumer group whose offsets say what is done.
         dead_letter_topic: Where failed tasks go.
+        delay_topic: Where tasks with an ETA wait.
         connect_timeout: Seconds after which brokers that don't answer count as unreachable.
         session_timeout: Seconds without a sign of life after which a worker's partitions may go
             to others.
@@ -74,6 +75,7 @@ class Settings:
     app_modules: tuple[str, ...] = ("scheduler.examples",)
     group_id: str = "celery-group"
     dead_letter_topic: str = "celery_tasks_dlq"
+    delay_topic: str = "celery_delay"
     connect_timeout: float = 30.0
     session_timeout: float = 30.0
     state_directory: str | None = None
@@ -105,6 +107,7 @@ class Settings:
             app_modules=_modules(given.get("CELERY_APP_MODULE", "scheduler.examples")),
             group_id=given.get("CELERY_GROUP_ID", "celery-group"),
             dead_letter_topic=given.get("CELERY_DEAD_LETTER_TOPIC", "celery_tasks_dlq"),
+            delay_topic=given.get("CELERY_DELAY_TOPIC", "celery_delay"),
             connect_timeout=_seconds(given, "CELERY_CONNECT_TIMEOUT", "30"),
             session_timeout=_seconds(given, "CELERY_SESSION_TIMEOUT", "30"),
             state_directory=given.get("STATE_DIRECTORY"),

@@ -1,0 +1,117 @@
+"""Tasks with a countdown through real workers: in Kafka until due, then run once, or revoked."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from celery import chain, group
+from kafka.structs import TopicPartition
+
+from kombu_kafka import delay_backlog, delay_topics, topics
+from kombu_kafka.options import Options
+from scheduler.broker import broker_options
+
+from .conftest import System
+
+#: Far enough ahead that it is still to come when the workers are ready.
+SOON = 2.0
+
+
+@pytest.fixture
+def delayed(system: System) -> System:
+    """The test's system, with a delay topic of its own."""
+    name = f"{system.topic}-delay"
+    system.environ["CELERY_DELAY_TOPIC"] = name
+    system.app.conf.broker_transport_options["delay_topic"] = name
+    return system
+
+
+def events(system: System) -> list[str]:
+    """What ran, in order."""
+    from tests.ledger import Ledger
+
+    return [line[0] for line in Ledger(system.directory / "ledger").lines()]
+
+
+def waiting(system: System) -> int:
+    return sum(level.waiting for level in delay_backlog.backlog(broker_options(system.app)))
+
+
+def test_a_delayed_task_holds_nobody_up_and_runs_when_due_in_its_partition(
+    delayed: System,
+) -> None:
+    delayed.send("tests.note", countdown=3600, partition=0)
+    for seconds in (SOON, SOON + 0.5):
+        delayed.send("tests.fails", "due", countdown=seconds, partition_key="order-1")
+    delayed.send("tests.note", partition=0)
+    worker = delayed.worker(0, 1, 2, 3)
+    worker.start()
+    worker.wait_ready()
+    # Strict order, and the first in partition 0 is due in an hour: it is not there.
+    delayed.wait("the task behind it", lambda: "note" in events(delayed))
+    delayed.wait("the delayed ones", lambda: events(delayed).count("fails") == 2)
+    delayed.wait_done()
+    assert events(delayed).count("note") == 1
+    assert len({letter.key for letter in delayed.dead_letters()}) == 1
+    assert waiting(delayed) >= 1
+
+
+def test_a_retry_waits_in_kafka_and_canvas_counts_down(delayed: System) -> None:
+    note, retries = delayed.app.tasks["tests.note"], delayed.app.tasks["tests.retries"]
+    retries.apply_async(partition=1)
+    chain(note.si().set(partition=2), note.si().set(countdown=0.7, partition=2)).apply_async()
+    group(note.si().set(partition=3) for _ in range(3)).apply_async(countdown=1)
+    worker = delayed.worker(0, 1, 2, 3)
+    worker.start()
+    worker.wait_ready()
+    delayed.wait("three attempts", lambda: events(delayed).count("retries") == 3)
+    delayed.wait("five notes", lambda: events(delayed).count("note") == 5)
+    # Each attempt after the first, and each countdown, came through the delay topic.
+    options = broker_options(delayed.app)
+    ends = _ends(options)
+    assert sum(ends.values()) >= 2 + 1 + 3
+
+
+def _ends(options: Options) -> dict[TopicPartition, int]:
+    given = Options.of(
+        f"kafka://{','.join(options.hosts)}", {"group_id": delay_topics.group_of(options)}
+    )
+    lags = topics.lag(given, str(options.delay_topic))
+    return {TopicPartition("", number): end for number, (_, end) in lags.items()}
+
+
+def test_what_is_revoked_stays_so_when_all_workers_were_restarted(delayed: System) -> None:
+    worker = delayed.worker(0, 1, 2, 3)
+    worker.start()
+    worker.wait_ready()
+    doomed = delayed.send("tests.note", countdown=6, partition=0)
+    delayed.send("tests.note", countdown=6, partition=0)
+    (reply,) = delayed.app.control.revoke(doomed, reply=True, timeout=20, limit=1)
+    assert "ok" in next(iter(reply.values()))
+    worker.kill()
+    worker.start()
+    worker.wait_ready()
+    delayed.wait("the other one", lambda: events(delayed).count("note") == 1)
+    delayed.wait_done()
+    assert events(delayed).count("note") == 1
+    log = worker.log.read_text()
+    assert f"Discarding revoked task: tests.note[{doomed}]" in log
+    assert delayed.dead_letters() == []
+
+
+def test_a_dispatcher_killed_with_its_worker_is_followed_by_another_workers(
+    delayed: System,
+) -> None:
+    first, second = delayed.worker(0, 1), delayed.worker(2, 3)
+    for worker in (first, second):
+        worker.start()
+        worker.wait_ready()
+    for number in range(40):
+        delayed.send("tests.note", countdown=1 + number * 0.2, partition=2 + number % 2)
+    delayed.wait("some of them", lambda: events(delayed).count("note") >= 3)
+    first.kill()  # whether it was the one at work or not, nothing is lost or doubled
+    began = time.monotonic()
+    delayed.wait("all of them", lambda: events(delayed).count("note") >= 40)
+    assert time.monotonic() - began < 60
+    assert events(delayed).count("note") == 40
