@@ -30,6 +30,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 from . import attempts
 from .client_metrics import ClientMetrics, CommitMeter
 from .errors import ConfigurationError, ConsumerFailedError, KombuKafkaError, NotOwnerError
+from .fetching import poll
 from .handshake import require_access
 from .inbox import Inbox
 from .options import Options
@@ -223,7 +224,7 @@ class Consumer:
         client.pause(*(assigned - flowing - paused))
         client.resume(*(paused & flowing))
         try:
-            fetched = client.poll(timeout_ms=POLL_MS)
+            fetched = poll(client, timeout_ms=POLL_MS)
         except CorruptRecordError as exc:
             self._pass_over(client, exc)
             return

@@ -16,6 +16,7 @@ from kafka.structs import TopicPartition
 from . import delay, delay_letters
 from .delay_level import Entry, Level
 from .delay_topics import group_of
+from .fetching import poll
 from .forwarder import Forwarder, Outgoing, RefusedError
 from .options import Options
 from .revoked import RevokedIds
@@ -149,7 +150,7 @@ class Watch:
 
     def _step(self) -> None:
         try:
-            fetched = self._client.poll(timeout_ms=self._patience(), max_records=BATCH)
+            fetched = poll(self._client, timeout_ms=self._patience(), max_records=BATCH)
         except CorruptRecordError as exc:
             fetched = delay_letters.pass_over(self._client, exc)
         # In this order: a change after the snapshot has the transaction refused.
