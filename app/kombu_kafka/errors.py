@@ -95,7 +95,8 @@ def publish_error(exc: BaseException, topic: str, partition: int | None) -> Komb
             f"or raise the topic's max.message.bytes (1 MB by default) and the transport option "
             f"'max_message_bytes' ({exc})."
         )
-    if isinstance(exc, AuthorizationError):
+    # A new producer's first question goes unanswered as a plain error that names the reason.
+    if isinstance(exc, AuthorizationError) or "AuthorizationFailedError" in str(exc):
         return PublishError(
             f"This client may not write to {where} ({type(exc).__name__}): grant it the Write "
             f"operation on the topic with kafka-acls.sh."

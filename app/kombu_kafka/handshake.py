@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from kafka.errors import AuthorizationError, KafkaError, for_code
+from kafka.errors import AuthorizationError, KafkaConfigurationError, KafkaError, for_code
 from kafka.net.sasl import get_sasl_mechanism
 from kafka.protocol.metadata import ApiVersionsRequest, MetadataRequest
 from kafka.protocol.parser import KafkaProtocol
@@ -89,6 +89,8 @@ def reaching(options: Options) -> Iterator[None]:
             f"Kafka at {', '.join(options.hosts)} does not allow this client to do that ({exc}): "
             f"grant it the operation with kafka-acls.sh."
         ) from exc
+    except KafkaConfigurationError as exc:
+        raise ConfigurationError(f"Kafka's client can't be set so: {exc}.") from exc
     except KafkaError as exc:
         require_access(options, again=True)
         raise BrokerUnavailableError(

@@ -57,9 +57,13 @@ class Producer:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        # Each try must be over before the message is given up.
+        request_timeout_ms = min(
+            options.client_settings()["request_timeout_ms"], int(options.publish_timeout * 500)
+        )
         with reaching(options):
             self._client = KafkaProducer(
-                **options.client_settings(),
+                **{**options.client_settings(), "request_timeout_ms": request_timeout_ms},
                 acks="all",
                 retries=RETRIES,
                 enable_idempotence=True,
@@ -70,6 +74,7 @@ class Producer:
                 metadata_max_age_ms=METADATA_MAX_AGE_MS,
                 metrics_enabled=False,
             )
+        _blame_only_the_culprit(self._client._transaction_manager)
 
     def send(
         self,
@@ -185,8 +190,11 @@ class Producer:
             self._client._metadata._topics.discard(topic)
 
     def close(self, timeout: float) -> None:
-        """Send what is left and end, `timeout` seconds at most."""
-        self._client.close(timeout=timeout)
+        """Send what is left and end, `timeout` seconds at most; what is not sent then has failed."""
+        try:
+            self._client.close(timeout=timeout)
+        except KafkaTimeoutError:  # then the client has not ended
+            self._client._sender.force_close()
 
     def _require_topic(self, topic: str) -> None:
         """Wait for a topic that is new; tell one that never comes from brokers that don't answer."""
@@ -222,6 +230,27 @@ class Producer:
                 f"The topic {topic} has no partition {partition}: it has {len(known)}, numbered "
                 f"from 0."
             )
+
+
+def _blame_only_the_culprit(transactions: Any) -> None:
+    """Have a batch that failed fail alone.
+
+    A message that a broker refuses for good (too large, not authorized) makes kafka-python's
+    idempotent producer fail whatever else is on its way, with that message's error. Its sequence
+    numbers only have to begin anew, as they do after other errors; also where a batch was given up
+    after its retries, or the next one would be out of sequence.
+    """
+    classify = transactions.classify_batch_error
+
+    def classified(error: Any, batch: Any, log_start_offset: int = -1) -> Any:
+        kind = classify(error, batch, log_start_offset=log_start_offset)
+        error_type = error if isinstance(error, type) else type(error)
+        begins_anew = kind in (transactions.ERROR_CLASS_FATAL, transactions.ERROR_CLASS_RETRIABLE)
+        if begins_anew and error_type not in transactions._FATAL_ERRORS:
+            return transactions.ERROR_CLASS_NEEDS_EPOCH_BUMP
+        return kind
+
+    transactions.classify_batch_error = classified
 
 
 def shared(options: Options) -> Producer:

@@ -15,6 +15,8 @@ from typing import Any
 
 from kafka.consumer.fetcher import ConsumerRecord
 
+from .task_headers import TYPED, fault
+
 __all__ = (
     "DEFAULT_CONTENT_ENCODING",
     "DEFAULT_CONTENT_TYPE",
@@ -37,6 +39,9 @@ DEFAULT_CONTENT_ENCODING = "utf-8"
 #: Header of what stands in for a record that Kafka's client can't parse.
 UNREADABLE = "dlq-unreadable"
 
+#: What the encoding of JSON may be called; kombu would take it for UTF-8 whatever it is called.
+_JSON_ENCODINGS = ("utf-8", "utf8", "ascii", "us-ascii", "binary")
+
 _CONTENT_TYPE = "content-type"
 _CONTENT_ENCODING = "content-encoding"
 _JSON_HEADERS = "json-headers"
@@ -45,17 +50,6 @@ _PROPERTY = "amqp-"
 #: Properties that travel. The rest belongs to one connection (delivery tag) or is Kafka's (key).
 _PROPERTIES = ("correlation_id", "reply_to", "priority", "delivery_mode", "expiration",
                "exchange", "routing_key")  # fmt: skip
-
-#: Celery's headers that are not text, and what a foreign producer's text for them must hold.
-_TYPED: dict[str, tuple[type, ...]] = {
-    "retries": (int,),
-    "group_index": (int,),
-    "replaced_task_nesting": (int,),
-    "ignore_result": (bool,),
-    "timelimit": (list,),
-    "stamped_headers": (list,),
-    "stamps": (dict,),
-}
 
 
 class UndecodableRecordError(ValueError):
@@ -135,13 +129,20 @@ def decode(headers: Iterable[tuple[str, bytes | None]] | None, value: bytes | No
         content_encoding=texts.pop(_CONTENT_ENCODING, DEFAULT_CONTENT_ENCODING),
     )
     for name, text in texts.items():
-        parsed = _parse(name, text) if name in as_json or name in _TYPED else text
+        parsed = _parse(name, text) if name in as_json or name in TYPED else text
         if name.startswith(_PROPERTY):
             envelope.properties[name.removeprefix(_PROPERTY)] = parsed
         else:
             envelope.headers[name] = parsed
-    if "task" in envelope.headers:
-        _check_task(envelope.headers)
+    encoding = envelope.content_encoding.lower()
+    if envelope.content_type == DEFAULT_CONTENT_TYPE and encoding not in _JSON_ENCODINGS:
+        raise UndecodableRecordError(
+            f"the header 'content-encoding' is {envelope.content_encoding!r:.100}, and JSON is UTF-8"
+        )
+    for name in _PROPERTIES:
+        _check_property(name, envelope.properties.get(name))
+    if "task" in envelope.headers and (sentence := fault(envelope.headers)):
+        raise UndecodableRecordError(sentence)
     return envelope
 
 
@@ -166,26 +167,22 @@ def _text(name: str, raw: bytes | None) -> str:
 
 def _parse(name: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as exc:
         raise UndecodableRecordError(f"the header {name!r} is not JSON ({exc})") from exc
 
 
-def _check_task(headers: Mapping[str, Any]) -> None:
-    """Refuse what would take Celery's consumer down: it reads these without looking."""
-    for name in ("task", "id"):
-        if not isinstance(headers.get(name), str) or not headers[name]:
-            raise UndecodableRecordError(f"the record is a task, but its header {name!r} is empty")
-    for name, types in _TYPED.items():
-        value = headers.get(name)
-        if value is not None and not isinstance(value, types):
-            raise UndecodableRecordError(
-                f"the header {name!r} must be a JSON {types[0].__name__}, not {value!r}"
-            )
-    limits = headers.get("timelimit")
-    if limits is not None and (
-        len(limits) != 2 or not all(isinstance(x, int | float | None) for x in limits)
-    ):
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _check_property(name: str, value: object) -> None:
+    number = name in ("priority", "delivery_mode")
+    wanted = int if number else str
+    if name == "expiration" and isinstance(value, int | float):
+        return
+    if value is not None and (not isinstance(value, wanted) or isinstance(value, bool)):
         raise UndecodableRecordError(
-            f"the header 'timelimit' must be [hard, soft] in seconds or null, not {limits!r}"
+            f"the header {_PROPERTY + name!r} must be {'a JSON int' if number else 'text'}, not "
+            f"{value!r:.100}"
         )

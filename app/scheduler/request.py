@@ -22,6 +22,7 @@ from typing import Any
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery.exceptions import (
     Ignore,
+    InvalidTaskError,
     Reject,
     Retry,
     Terminated,
@@ -35,6 +36,7 @@ from celery.worker.request import Request
 from kombu.asynchronous import get_event_loop
 
 from scheduler.task import WrongArgumentsError, is_hard, is_passing
+from scheduler.task_body import fault
 
 __all__ = ["DeadLetterRequest", "Failure"]
 
@@ -83,6 +85,13 @@ class DeadLetterRequest(Request):
     acknowledged: bool
     _failure: Failure | None = None
     _gave_up = False
+
+    def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
+        body = kwargs.get("body")
+        sentence = fault(body if kwargs.get("decoded") else message.payload)
+        if sentence is not None:
+            raise InvalidTaskError(sentence)
+        super().__init__(message, *args, **kwargs)
 
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False

@@ -1,0 +1,85 @@
+"""Headers of a task, checked: what Celery's consumer reads of them it reads without looking."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+__all__ = ("TYPED", "fault")
+
+#: Celery's headers that are not text, and what a foreign producer's text for them must hold.
+TYPED: dict[str, tuple[type, ...]] = {
+    "retries": (int,),
+    "group_index": (int,),
+    "replaced_task_nesting": (int,),
+    "ignore_result": (bool,),
+    "timelimit": (list,),
+    "stamped_headers": (list,),
+    "stamps": (dict,),
+}
+
+#: Celery's headers that are text, if they are there.
+_TEXTS = (
+    "lang", "root_id", "parent_id", "group", "meth", "shadow", "eta", "expires", "argsrepr",
+    "kwargsrepr", "origin", "compression",
+)  # fmt: skip
+
+#: Longest name of a task and longest id, in characters: they go into every log line and event.
+_MAX_NAME = 1000
+
+#: What a count may be at most: it travels as a machine's integer.
+_MAX_COUNT = 2**31 - 1
+
+
+def fault(headers: Mapping[str, Any]) -> str | None:
+    """Say in a sentence (without its full stop) why a task with these headers can't run; or None."""
+    for name in ("task", "id"):
+        text = headers.get(name)
+        if not isinstance(text, str) or not text:
+            return f"the record is a task, but its header {name!r} is empty"
+        if len(text) > _MAX_NAME:
+            return f"the header {name!r} is longer than {_MAX_NAME} characters"
+    for name in _TEXTS:
+        if headers.get(name) is not None and not isinstance(headers[name], str):
+            return f"the header {name!r} must be text, not {_shown(headers[name])}"
+    for name, types in TYPED.items():
+        value = headers.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, types) or (bool not in types and isinstance(value, bool)):
+            return f"the header {name!r} must be a JSON {types[0].__name__}, not {_shown(value)}"
+        if isinstance(value, int) and int in types and not 0 <= value <= _MAX_COUNT:
+            return f"the header {name!r} must be a count, not {_shown(value)}"
+    for name in ("eta", "expires"):
+        if headers.get(name) and not _is_time(headers[name]):
+            return f"the header {name!r} must be a time in ISO 8601, not {_shown(headers[name])}"
+    limits = headers.get("timelimit")
+    if limits is not None and (len(limits) != 2 or not all(map(_is_limit, limits))):
+        return (
+            f"the header 'timelimit' must be [hard, soft] in seconds or null, not {_shown(limits)}"
+        )
+    return None
+
+
+def _is_limit(value: object) -> bool:
+    if value is None:
+        return True
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and 0 <= value <= _MAX_COUNT
+
+
+def _is_time(text: str) -> bool:
+    try:
+        # In UTC too: at the ends of the calendar a time zone leads out of it.
+        datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        return False
+    return True
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"

@@ -1,0 +1,238 @@
+"""Publishing that can't succeed: the publisher is told, in time, what to do; and the next one is not."""
+
+from __future__ import annotations
+
+import resource
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from celery import Celery
+from kafka.admin import (
+    ACL,
+    ACLOperation,
+    ACLPermissionType,
+    ResourcePattern,
+    ResourceType,
+)
+from kombu import Connection
+from kombu.exceptions import KombuError, OperationalError
+
+from kombu_kafka import producer
+from kombu_kafka.errors import (
+    BrokerUnavailableError,
+    PartitionNotFoundError,
+    PublishError,
+)
+from scheduler.local_broker import LocalKafka
+from tests.secure_kafka import PASSWORDS
+
+from .conftest import Connect, Look
+
+#: Seconds in which a refusal must be told, with Celery's own policy of retries.
+SOON = 30
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture
+def app(kafka: LocalKafka) -> Iterator[Celery]:
+    with _app(kafka.url()) as made:
+        yield made
+
+
+def _app(url: str, **options: Any) -> Celery:
+    app = Celery("publisher", broker=url)
+    app.conf.broker_transport_options = {"connect_timeout": 10, **options}
+    app.conf.task_ignore_result = True
+    return app
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    producer.close_all(1)
+
+
+def test_too_large_for_the_topic_as_a_task(app: Celery, look: Look, topic: str) -> None:
+    """Celery's retries don't repeat it, and the same producer goes on."""
+    began = time.monotonic()
+    with pytest.raises(PublishError, match=r"too large: .*max\.message\.bytes"):
+        app.send_task("t", ["x" * 2 * MEGABYTE], queue=topic)
+    app.send_task("t", ["small"], queue=topic)
+    assert time.monotonic() - began < 10
+    assert len(look.records(topic)) == 1
+
+
+def test_too_large_for_the_client(connect: Connect, topic: str) -> None:
+    with pytest.raises(PublishError, match="'max_message_bytes'"):
+        connect(max_message_bytes=1000).Producer().publish("x" * 50_000, routing_key=topic)
+
+
+def test_the_topics_own_limit_decides(
+    kafka: LocalKafka, connect: Connect, look: Look, topic_name: str
+) -> None:
+    kafka.create_topic(topic_name, 1, {"max.message.bytes": str(4 * MEGABYTE)})
+    connect().Producer().publish("x" * 3 * MEGABYTE, routing_key=topic_name)
+    assert len(look.records(topic_name)) == 1
+
+
+def test_one_that_is_refused_fails_alone(connect: Connect, look: Look, topic: str) -> None:
+    """Others that are on their way at that moment are stored, and are told so."""
+    faults: list[BaseException] = []
+    publisher = connect().Producer()
+    publisher.publish("first", routing_key=topic)
+
+    def publish(number: int) -> None:
+        try:
+            connect().Producer().publish(str(number), routing_key=topic, partition=number % 4)
+        except BaseException as exc:  # noqa: BLE001
+            faults.append(exc)
+
+    threads = [threading.Thread(target=publish, args=(number,)) for number in range(20)]
+    for thread in threads[:10]:
+        thread.start()
+    with pytest.raises(PublishError):
+        publisher.publish("x" * 2 * MEGABYTE, routing_key=topic)
+    for thread in threads[10:]:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not [exc for exc in faults if not isinstance(exc, BrokerUnavailableError)], faults
+    assert len(look.records(topic)) == 21 - len(faults)
+
+
+def test_a_topic_that_nobody_makes(secure_broker: LocalKafka, topic_name: str) -> None:
+    with _app(secure_broker.url()) as app:
+        app.connection_for_write().ensure_connection(timeout=10)
+        began = time.monotonic()
+        with pytest.raises(PublishError, match="does not exist, and the brokers don't create it"):
+            app.send_task("t", queue=topic_name)
+        assert time.monotonic() - began < SOON
+        secure_broker.create_topic(topic_name)
+        app.send_task("t", queue=topic_name)
+
+
+def test_a_name_that_no_topic_can_have(app: Celery) -> None:
+    with pytest.raises(PublishError, match="can't be the name of a Kafka topic"):
+        app.send_task("t", queue="x" * 250)
+
+
+def test_a_partition_that_does_not_exist(app: Celery, topic: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(PartitionNotFoundError, match="has no partition 99: it has 4"):
+        app.send_task("t", queue=topic, partition=99)
+    assert time.monotonic() - began < SOON
+
+
+def _grant(kafka: LocalKafka, user: str, operation: ACLOperation, name: str) -> None:
+    admin = kafka.admin()
+    try:
+        pattern = ResourcePattern(ResourceType.TOPIC, name)
+        rule = ACL(f"User:{user}", "*", operation, ACLPermissionType.ALLOW, pattern)
+        admin.create_acls([rule])
+    finally:
+        admin.close()
+
+
+def test_not_authorized(secure_broker: LocalKafka, topic_name: str) -> None:
+    """Without Describe and without Write; then with both."""
+    secure_broker.create_topic(topic_name)
+    word = quote(PASSWORDS["producer"], safe="")
+    address = f"kafka://producer:{word}@{secure_broker.addresses('CLEAR')[0]}//tasks"
+    with _app(address) as app:
+        began = time.monotonic()
+        for _ in range(2):
+            with pytest.raises(PublishError, match=r"may not write to .*: grant it the Write"):
+                app.send_task("t", queue=topic_name)
+            _grant(secure_broker, "producer", ACLOperation.DESCRIBE, topic_name)
+        assert time.monotonic() - began < SOON
+        _grant(secure_broker, "producer", ACLOperation.WRITE, topic_name)
+        _eventually_sent(app, topic_name)
+
+
+def _eventually_sent(app: Celery, topic: str) -> None:
+    """Rules take a moment to reach a broker."""
+    deadline = time.monotonic() + SOON
+    while True:
+        try:
+            app.send_task("t", queue=topic)
+            return
+        except PublishError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def test_not_enough_replicas() -> None:
+    """Recoverable, so Celery repeats it; then it says so."""
+    with LocalKafka(3) as kafka:
+        kafka.create_topic("three", 1, {"min.insync.replicas": "3"})
+        with _app(kafka.url()) as app:
+            app.send_task("t", queue="three")
+            kafka.nodes[2].kill()
+            began = time.monotonic()
+            with pytest.raises(OperationalError, match=r"in-sync replicas .* bring the missing"):
+                _send_until_refused(app)
+            assert time.monotonic() - began < SOON
+
+
+def _send_until_refused(app: Celery) -> None:
+    """A dead replica is missed after some seconds; until then messages wait for it."""
+    while True:
+        app.send_task("t", queue="three", retry_policy={"max_retries": 1})
+
+
+@pytest.fixture
+def doomed(tmp_path: Path) -> Iterator[LocalKafka]:
+    with LocalKafka(properties={"log.flush.interval.messages": 1}) as kafka:
+        kafka.create_topic("doomed", 1)
+        yield kafka
+
+
+def _fill(kafka: LocalKafka, limit: int) -> None:
+    """Give the broker no more room: its files may not grow past `limit` bytes."""
+    pid = kafka.nodes[0].pid
+    assert pid is not None
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, limit))
+
+
+def _publish_ten(publisher: Any) -> None:
+    for _ in range(10):
+        publisher.publish("x" * 900_000, routing_key="doomed")
+
+
+def test_a_disk_that_is_full_and_a_broker_that_died(doomed: LocalKafka) -> None:
+    """What was said to be stored is; what was not is an error, in time."""
+    options = {"publish_timeout": 5, "connect_timeout": 5}
+    with Connection(doomed.url(), transport_options=options) as connection:
+        publisher = connection.Producer()
+        publisher.publish("fits", routing_key="doomed")
+        _fill(doomed, 3 * MEGABYTE)
+        began = time.monotonic()
+        with pytest.raises(BrokerUnavailableError, match="room on their disks"):
+            _publish_ten(publisher)
+        assert time.monotonic() - began < SOON
+    doomed.nodes[0].kill()
+    with _app(doomed.url(), **options) as app:
+        began = time.monotonic()
+        with pytest.raises(KombuError):
+            app.send_task("t", queue="doomed", retry_policy={"max_retries": 1})
+        assert time.monotonic() - began < SOON
+
+
+def test_a_broker_that_dies_between_two_messages(doomed: LocalKafka) -> None:
+    options = {"publish_timeout": 4, "connect_timeout": 4}
+    with _app(doomed.url(), **options) as app:
+        app.send_task("t", queue="doomed")
+        doomed.nodes[0].kill()
+        began = time.monotonic()
+        with pytest.raises(OperationalError, match="check that the brokers are up"):
+            app.send_task("t", queue="doomed", retry_policy={"max_retries": 1})
+        assert time.monotonic() - began < SOON
+        doomed.nodes[0].start()
+        doomed.wait()
+        app.send_task("t", queue="doomed")
