@@ -25,7 +25,7 @@ from kafka.structs import TopicPartition
 
 from . import producer, routing
 from .directory import directory
-from .errors import BrokerUnavailableError, UnsupportedError
+from .errors import BrokerUnavailableError, KombuKafkaError, UnsupportedError
 from .options import Options
 
 __all__ = ("BINDINGS_TOPIC", "Bindings", "bindings", "is_implied")
@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 
 #: Where bindings lie.
 BINDINGS_TOPIC = "kombu.bindings"
-#: Seconds for which a message that nobody waits for is routed by what was known.
-STALE_SECONDS = 2.0
+#: Seconds after which the bindings that messages nobody waits for are routed by are looked up again.
+STALE_SECONDS = 5.0
 
 _PARTITION = TopicPartition(BINDINGS_TOPIC, 0)
 
@@ -66,6 +66,7 @@ class Bindings:
         self._kinds: dict[Binding, str] = {}
         self._position = 0
         self._looked: float | None = None
+        self._refreshing = False
         self._pid = os.getpid()
 
     def add(self, binding: Binding, kind: str) -> None:
@@ -74,7 +75,7 @@ class Bindings:
         Raises:
             KombuKafkaError: it is not stored.
         """
-        if is_implied(kind, binding) or self._current().get(binding) == kind:
+        if is_implied(kind, binding) or self._known(current=True).get(binding) == kind:
             return
         directory(self._options).ensure(BINDINGS_TOPIC, 1, {"cleanup.policy": "compact"})
         self._write(binding, json.dumps({"type": kind}).encode())
@@ -85,7 +86,7 @@ class Bindings:
         Raises:
             KombuKafkaError: that is not stored.
         """
-        if binding in self._current():
+        if binding in self._known(current=True):
             self._write(binding, None)
 
     def remove_queue(self, queue: str) -> None:
@@ -94,7 +95,7 @@ class Bindings:
         Raises:
             KombuKafkaError: that is not stored.
         """
-        for binding in [known for known in self._current() if known.queue == queue]:
+        for binding in [known for known in self._known(current=True) if known.queue == queue]:
             self._write(binding, None)
 
     def kind_of(self, exchange: str, *, current: bool) -> str | None:
@@ -124,12 +125,25 @@ class Bindings:
         }
 
     def _known(self, *, current: bool) -> dict[Binding, str]:
-        fresh = self._looked is not None and time.monotonic() - self._looked < STALE_SECONDS
-        return self._kinds if fresh and not current else self._current()
+        if self._pid != os.getpid():  # a forked child: threads and locks are the parent's
+            self._pid, self._lock, self._refreshing = os.getpid(), threading.Lock(), False
+        if current or self._looked is None:
+            return self._current()
+        if time.monotonic() - self._looked > STALE_SECONDS and not self._refreshing:
+            # Events come from event loops, which must go on when no broker answers.
+            self._refreshing = True
+            threading.Thread(target=self._refresh, name="kombu-kafka-bindings", daemon=True).start()
+        return self._kinds
+
+    def _refresh(self) -> None:
+        try:
+            self._current()
+        except (KombuKafkaError, KafkaError) as exc:
+            logger.debug("The bindings could not be looked up (%s).", exc)
+        finally:
+            self._looked, self._refreshing = time.monotonic(), False
 
     def _current(self) -> dict[Binding, str]:
-        if self._pid != os.getpid():
-            self._pid, self._lock = os.getpid(), threading.Lock()
         with self._lock:
             if directory(self._options).partitions(BINDINGS_TOPIC) is None:
                 self._kinds, self._position = {}, 0

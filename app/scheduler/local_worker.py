@@ -56,7 +56,7 @@ class LocalWorker:
             "NOTIFY_SOCKET": str(self._socket),
             **(environ or {}),
         }
-        self._arguments = arguments
+        self._arguments = tuple(arguments)
         self._process: subprocess.Popen[bytes] | None = None
         self._notify: socket.socket | None = None
         self.ready = False

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from kombu import Connection, Consumer, Queue
+from kombu import Connection, Consumer, Exchange, Queue
 
 from kombu_kafka import producer
 from kombu_kafka.errors import BrokerUnavailableError
@@ -16,6 +18,7 @@ from scheduler.local_broker import LocalBrokerError, LocalKafka
 TOPIC = "tasks"
 COUNT = 400
 PARTITIONS = 3
+NEWS = Exchange("news", "fanout")
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +87,50 @@ def test_one_broker_of_three_is_killed_under_load(cluster: LocalKafka) -> None:
         assert list(dict.fromkeys(numbers)) == expected
     cluster.nodes[0].start()
     cluster.wait()
+
+
+class Reader:
+    """Hears what is published to an exchange, draining whatever happens to the brokers."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.heard: list[str] = []
+        self._connection = connection
+        queue = Queue("news.reader", NEWS, auto_delete=True)
+        self._consumer = Consumer(
+            connection.channel(), [queue], no_ack=True,
+            on_message=lambda message: self.heard.append(message.payload),
+        )  # fmt: skip
+        self._consumer.consume()
+
+    def wait_for(self, word: str) -> None:
+        """Nothing but a timeout is ever raised."""
+        deadline = time.monotonic() + 60
+        while word not in self.heard:
+            assert time.monotonic() < deadline, f"{word} was not heard: {self.heard}"
+            with suppress(TimeoutError):
+                self._connection.drain_events(timeout=1)
+
+
+def test_a_reader_of_an_exchange_goes_on_where_it_stood(cluster: LocalKafka) -> None:
+    """The leader of its partition dies and comes back: nothing published is missed."""
+    options = {"connect_timeout": 30}
+    with (
+        Connection(cluster.url(), transport_options=options) as reading,
+        Connection(cluster.url(), transport_options=options) as writing,
+    ):
+        reader = Reader(reading)
+        say = writing.Producer(exchange=NEWS).publish
+        say("first")
+        reader.wait_for("first")
+        admin = cluster.admin()
+        (described,) = admin.describe_topics(["news.exchange"])
+        admin.close()
+        leader = cluster.nodes[described["partitions"][0]["leader_id"] - 1]
+        leader.kill()
+        say("second")
+        reader.wait_for("second")
+        leader.start()
+        cluster.wait()
+        say("third")
+        reader.wait_for("third")
+    assert reader.heard == ["first", "second", "third"]
