@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka import KafkaProducer
 
 from scheduler.local_broker import LocalKafka
 from tests.ledger import Ledger
@@ -97,7 +98,7 @@ def _celery(system: System, *command: str) -> subprocess.CompletedProcess[str]:
 def test_inspect_in_every_subcommand(remote: Remote) -> None:
     """Those of Celery's panel, but objgraph, which needs a library of that name."""
     assert all(reply == {"ok": "pong"} for reply in remote.inspect("ping").values())
-    for command in ("active", "reserved", "scheduled", "revoked"):
+    for command in ("active", "reserved", "scheduled"):
         assert all(reply == [] for reply in remote.inspect(command).values())
     assert all(reply["pool"]["processes"] for reply in remote.inspect("stats").values())
     assert all("transport:kafka" in reply["ok"] for reply in remote.inspect("report").values())
@@ -215,6 +216,17 @@ def test_the_command_line(fleet: System, names: list[str]) -> None:
     assert "No nodes replied" in nobody.stderr
 
 
+def test_a_request_from_another_language_needs_no_header(fleet: System, remote: Remote) -> None:
+    producer = KafkaProducer(bootstrap_servers=fleet.kafka.bootstrap)
+    request = {"method": "revoke", "arguments": {"task_id": "from-kcat"}, "destination": None}
+    for value in (b"\xff no request", json.dumps(request).encode()):
+        producer.send("celery.pidbox", value, partition=0).get(30)
+    producer.close()
+    fleet.wait(
+        "both know", lambda: all("from-kcat" in r for r in remote.inspect("revoked").values())
+    )
+
+
 def test_every_pool_hears(fleet: System) -> None:
     pools = ("solo", "threads", "gevent")
     modules = ("solo", "thread", "gevent")
@@ -231,7 +243,7 @@ def test_every_pool_hears(fleet: System) -> None:
     assert [text.split(":")[0] for text in shown] == [f"celery.concurrency.{m}" for m in modules]
     for worker in started:
         worker.terminate()
-    assert [worker.stop() for worker in started] == [0, 0, 0]
+    assert [worker.wait(60) for worker in started] == [0, 0, 0]
     del fleet.workers[2:]
 
 
