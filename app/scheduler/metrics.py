@@ -124,7 +124,7 @@ EXPORTER = _named(
     _gauge("celery_dead_letters_pending", "topic",
            "Dead letters that nobody has replayed or skipped yet."),
     _gauge("celery_dead_letters_oldest_age_seconds", "topic",
-           "Age of the oldest record in the dead letter topic; 0 where there is none."),
+           "Age of the oldest dead letter that nobody has replayed or skipped; 0 without one."),
     _counter("celery_dead_letters_arrived_total", "task exception reason",
              "Dead letters written since the exporter started."),
     _counter("celery_dead_letters_replayed_total", "task", "Dead letters replayed by a person."),

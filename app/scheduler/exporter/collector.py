@@ -186,13 +186,8 @@ class Collector:
         return group == self._own[0] or any(fnmatchcase(group, each) for each in self._groups)
 
     def _places(self, snapshot: Snapshot) -> list[Place]:
-        """Return whose times are wanted: of what each group does next, and of the oldest letters."""
-        begins, ends = snapshot.offsets.begins, snapshot.offsets.ends
-        places = [
-            Place(tp, begin)
-            for tp, begin in begins.items()
-            if tp.topic == self._letters.topic and begin < ends[tp]
-        ]
+        """Return whose times are wanted: of what each group does next."""
+        begins, places = snapshot.offsets.begins, []
         for pair, lag in snapshot.lags.items():
             if lag.lag:
                 partition = TopicPartition(pair.topic, pair.partition)

@@ -12,15 +12,10 @@ from scheduler.exporter.lag import PartitionLag
 from scheduler.exporter.record_times import Place
 from scheduler.metrics import EXPORTER
 
-__all__ = ["DELAY_SECONDS", "render"]
-
-#: Seconds that a message waits in partition 0 of the delay topic; twice as long in each next one.
-DELAY_SECONDS = 0.1
+__all__ = ["render"]
 
 
-def render(
-    view: View, *, group: str, topic: str, dead_letter_topic: str, delay_topic: str | None = None
-) -> list[bytes]:
+def render(view: View, *, group: str, topic: str, dead_letter_topic: str) -> list[bytes]:
     """Write a view, in parts: one large one would keep other threads waiting while it is made.
 
     Arguments:
@@ -28,7 +23,6 @@ def render(
         group: the workers' group.
         topic: the workers' queue.
         dead_letter_topic: where dead letters lie.
-        delay_topic: where delayed messages lie, read by the group `<group>.delay`.
     """
     parts = [
         *_lags(view),
@@ -38,8 +32,6 @@ def render(
     ]
     if any(pair.topic == topic and pair.group == group for pair in view.snapshot.lags):
         parts.append(_one("celery_queue_length", [((topic,), view.snapshot.length(group, topic))]))
-    if delay_topic:
-        parts += _delays(view, f"{group}.delay", delay_topic)
     return [part for part in parts if part]
 
 
@@ -109,30 +101,7 @@ def _dead_letters(view: View, topic: str) -> Iterator[bytes]:
     if not partitions:
         return
     count = sum(max(0, ends[tp] - begins.get(tp, 0)) for tp in partitions)
-    times = [
-        at for tp in partitions if (at := view.oldest.get(Place(tp, begins.get(tp, 0)))) is not None
-    ]
     yield _one("celery_dead_letters", [((topic,), count)])
-    if times or not count:
-        age = max(0.0, view.at - min(times)) if times else 0.0
-        yield _one("celery_dead_letters_oldest_age_seconds", [((topic,), round(age, 3))])
-
-
-def _delays(view: View, group: str, topic: str) -> Iterator[bytes]:
-    waiting, late = [], []
-    for pair, lag in view.snapshot.lags.items():
-        if pair.group != group or pair.topic != topic:
-            continue
-        waiting.append(((str(pair.partition),), lag.lag))
-        partition = TopicPartition(topic, pair.partition)
-        begin = view.snapshot.offsets.begins.get(partition, 0)
-        written = view.oldest.get(Place(partition, max(lag.committed or 0, begin)))
-        if lag.lag and written is None:
-            continue
-        due = (written or view.at) + DELAY_SECONDS * 2**pair.partition
-        late.append(((str(pair.partition),), max(0.0, view.at - due) if lag.lag else 0.0))
-    yield _one("celery_delayed_messages", waiting)
-    yield _one("celery_delayed_late_seconds", late)
 
 
 def _one(name: str, samples: Iterable[tuple[tuple[str, ...], float]]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
@@ -13,13 +13,15 @@ import prometheus_client
 from celery import Celery
 from celery.utils import nodesplit
 
-from kombu_kafka.options import Options
+from kombu_kafka.delay_backlog import LevelBacklog
+from scheduler.broker import broker_options
 from scheduler.exporter.collector import Collector, View
 from scheduler.exporter.compat import CompatMetrics
 from scheduler.exporter.events import EventState
 from scheduler.exporter.families import Families
 from scheduler.exporter.kafka_text import render
 from scheduler.exporter.receiver import EventListener
+from scheduler.exporter.slow import DeadLetterFates, SlowReader
 from scheduler.factory import configure
 from scheduler.metrics import EXPORTER
 from scheduler.metrics_access import Access
@@ -45,7 +47,6 @@ class ExporterConfig:
         expire: seconds for which a vanished group or worker is shown.
         events: whether Celery's events are listened to.
         compat: whether celery-exporter's names are served too.
-        delay_topic: where delayed messages wait.
         access: who may read what it serves, and over what.
     """
 
@@ -58,7 +59,6 @@ class ExporterConfig:
     expire: float = 600.0
     events: bool = True
     compat: bool = False
-    delay_topic: str = field(default="celery_delay")
     access: Access = field(default_factory=Access)
 
 
@@ -77,7 +77,7 @@ class Exporter:
         self._config = config
         settings = config.settings
         app = configure(Celery("celery-exporter", set_as_current=False), settings)
-        options = Options.of(app.conf.broker_url, app.conf.broker_transport_options)
+        options = broker_options(app)
         if config.brokers:
             options = replace(options, hosts=config.brokers)
         self._options = replace(options, client_id="celery-exporter")
@@ -91,7 +91,7 @@ class Exporter:
         self._families = Families(
             metric
             for name, metric in EXPORTER.items()
-            if name.startswith(("celery_exporter", "celery_dead_letters"))
+            if name.startswith(("celery_exporter", "celery_dead_letters", "celery_delayed"))
             and name not in _MADE_ELSEWHERE
         )
         self._families["celery_exporter_info"].set(
@@ -99,6 +99,7 @@ class Exporter:
         )
         self._kafka: list[bytes] = []
         self._view: View | None = None
+        self._oldest_letter: float | None = None
         self.collector = Collector(
             self._options,
             settings.topic,
@@ -113,6 +114,7 @@ class Exporter:
             if config.events
             else None
         )
+        self._slow = SlowReader(self._options, self, config.interval)
         self.server = MetricsServer(
             config.host, config.port, self.metrics, self.health, config.access
         )
@@ -120,6 +122,7 @@ class Exporter:
     def start(self) -> None:
         """Begin to collect and to answer."""
         self.collector.start()
+        self._slow.start()
         if self.listener:
             self.listener.start()
         self.server.start()
@@ -129,7 +132,38 @@ class Exporter:
         self.server.stop()
         if self.listener:
             self.listener.stop()
+        self._slow.stop()
         self.collector.stop()
+
+    def letters(self, fates: DeadLetterFates) -> None:
+        """Show what became of dead letters."""
+        topic = self._options.dead_letter_topic
+        with self._lock:
+            own = self._families
+            own["celery_dead_letters_pending"].set(fates.pending, topic)
+            self._oldest_letter = fates.oldest
+            for name, counts in (
+                ("celery_dead_letters_replayed_total", fates.replayed),
+                ("celery_dead_letters_skipped_total", fates.skipped),
+            ):
+                for task, count in counts.items():
+                    own[name].set(count, task)
+
+    def delays(self, levels: list[LevelBacklog]) -> None:
+        """Show what waits for its time."""
+        with self._lock:
+            for level in levels:
+                partition = str(level.number)
+                self._families["celery_delayed_messages"].set(level.waiting, partition)
+                self._families["celery_delayed_late_seconds"].set(round(level.late, 3), partition)
+
+    def certificates(self, ends: Mapping[str, float]) -> None:
+        """Show until when certificates are valid."""
+        family = self._families["celery_exporter_certificate_expiry_timestamp_seconds"]
+        with self._lock:
+            family.clear()
+            for server, end in ends.items():
+                family.set(end, server)
 
     def health(self) -> Health:
         """Return whether Kafka answers and events are listened to, and since when not."""
@@ -154,6 +188,11 @@ class Exporter:
             own["celery_exporter_events_up"].set(bool(self.listener and self.listener.up))
             failures = own["celery_exporter_refresh_failures_total"]
             failures.set(self.collector.failures)
+            topic = self._options.dead_letter_topic
+            if own["celery_dead_letters_pending"].get(topic) is not None:
+                oldest = self._oldest_letter
+                age = max(0.0, time.time() - oldest) if oldest else 0.0
+                own["celery_dead_letters_oldest_age_seconds"].set(round(age, 3), topic)
             lines = list(own.lines())
         # What is too old to be acted upon is not shown.
         kafka = self._kafka if view and time.time() - view.at < self._config.expire else []
@@ -186,7 +225,6 @@ class Exporter:
             group=self._options.group_id,
             topic=self._config.settings.topic,
             dead_letter_topic=self._options.dead_letter_topic,
-            delay_topic=self._config.delay_topic,
         )
         with self._lock:
             self._kafka, self._view = text, view
@@ -209,6 +247,5 @@ _MADE_ELSEWHERE = frozenset(
         "celery_exporter_malformed_events_total",
         "celery_exporter_series_overflow_total",
         "celery_dead_letters",
-        "celery_dead_letters_oldest_age_seconds",
     }
 )

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from scheduler.exporter import slow
 from scheduler.exporter.service import Exporter, ExporterConfig
 from scheduler.local_broker import LocalKafka
 from scheduler.settings import Settings
@@ -93,7 +94,9 @@ def port(broker: LocalKafka) -> Iterator[int]:
         broker_url=broker.url(TOPIC), topic=TOPIC, group_id=GROUP, connect_timeout=5
     )
     config = ExporterConfig(settings, port=0, interval=0.5, expire=3600, compat=True)
-    exporter = Exporter(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slow, "DELAYS_EVERY", 1.0)
+        exporter = Exporter(config)
     exporter.start()
     yield exporter.server.port
     exporter.stop()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 
+from click.testing import CliRunner
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from kombu_kafka import topics
 from kombu_kafka.commit_metadata import encode
 from kombu_kafka.options import Options
+from scheduler.cli import main
 from scheduler.local_broker import LocalKafka
 
 from .conftest import GROUP, LETTERS, TOPIC, eventually, health, scrape
@@ -96,19 +98,33 @@ def test_members_of_a_group_own_what_is_assigned_to_them(broker: LocalKafka, por
 
 
 def test_dead_letters_are_counted_as_they_arrive(broker: LocalKafka, port: int) -> None:
-    headers = [("task", b"orders.pay"), ("dlq-exception", b"KeyError"), ("dlq-reason", b"failed")]
+    failed = f"{time.time() - 30:.3f}".encode()
+    headers = [("task", b"orders.pay"), ("dlq-exception", b"KeyError"), ("dlq-reason", b"failed"),
+               ("dlq-failed-at", failed)]  # fmt: skip
     produce(broker, LETTERS, 3, headers=headers)
     labels = {"task": "orders.pay", "exception": "KeyError", "reason": "failed"}
     eventually(lambda: scrape(port).value("celery_dead_letters_arrived_total", **labels) == 3)
     page = eventually(
         lambda: (
             (page := scrape(port)).value("celery_dead_letters", topic=LETTERS) == 3
-            and page.value("celery_dead_letters_oldest_age_seconds", topic=LETTERS) is not None
+            and page.value("celery_dead_letters_pending", topic=LETTERS) == 3
             and page
         )
     )
     age = page.value("celery_dead_letters_oldest_age_seconds", topic=LETTERS)
-    assert 0 <= age < 60
+    assert age is not None
+    assert 30 <= age < 120
+    # One is skipped by a person: two are open then.
+    skipped = CliRunner().invoke(
+        main,
+        ["dlq", "skip", "0-0", "--why", "a test", "--by", "tester", "--yes"],
+        env={"CELERY_BROKER_URL": broker.url(TOPIC), "CELERY_DEAD_LETTER_TOPIC": LETTERS},
+    )
+    assert skipped.exit_code == 0, skipped.output
+    pending = "celery_dead_letters_pending"
+    eventually(lambda: scrape(port).value(pending, topic=LETTERS) == 2)
+    assert scrape(port).value("celery_dead_letters_skipped_total", task="orders.pay") == 1
+    assert scrape(port).value("celery_dead_letters", topic=LETTERS) == 3
 
 
 def test_a_lost_broker_is_told_and_heals(broker: LocalKafka, port: int) -> None:

@@ -148,6 +148,14 @@ def test_the_exporter_hears_the_worker(worker: LocalWorker, port: int, base: int
     assert page.value("celery_task_succeeded_total", name="tests.note", hostname=_host())
 
 
+def test_what_waits_for_its_time_is_counted(worker: LocalWorker, app: Celery, port: int) -> None:
+    app.tasks["tests.note"].apply_async(countdown=3600)
+    eventually(lambda: sum(v for _, v in scrape(port).all("celery_delayed_messages")) >= 1)
+    late = scrape(port).all("celery_delayed_late_seconds")
+    assert late
+    assert all(seconds < 30 for _, seconds in late)
+
+
 def _host() -> str:
     from celery.utils.nodenames import gethostname
 

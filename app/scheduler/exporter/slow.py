@@ -1,0 +1,180 @@
+"""What is asked less often, or takes longer: dead letters' fates, delayed messages, certificates.
+
+Each has its own turn in one thread, so that none of them holds up the look at lag.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from kafka.errors import KafkaError
+
+from kombu_kafka.delay_backlog import LevelBacklog, backlog
+from kombu_kafka.errors import KombuKafkaError
+from kombu_kafka.options import Options
+from scheduler.dlq.statistics import Snapshot, Statistics
+
+__all__ = ["DeadLetterFates", "SlowReader", "certificate_ends"]
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at what waits for its time.
+DELAYS_EVERY = 30.0
+#: Seconds between two looks at the brokers' certificates.
+CERTIFICATES_EVERY = 3600.0
+#: Seconds that a broker has to show its certificate.
+CONNECT_SECONDS = 5.0
+#: Seconds between two warnings.
+WARN_EVERY = 60.0
+
+
+class Shown(Protocol):
+    """Where the findings go."""
+
+    def letters(self, fates: DeadLetterFates) -> None:
+        """Take what became of dead letters."""
+
+    def delays(self, levels: list[LevelBacklog]) -> None:
+        """Take what waits in the delay topic."""
+
+    def certificates(self, ends: Mapping[str, float]) -> None:
+        """Take until when each server's certificate is valid."""
+
+
+@dataclass(frozen=True)
+class DeadLetterFates:
+    """What became of dead letters.
+
+    Attributes:
+        pending: letters that nobody replayed or skipped.
+        oldest: when the first of them failed, seconds since the epoch, or None.
+        replayed: replays since the exporter started, by task.
+        skipped: skips, likewise.
+    """
+
+    pending: int
+    oldest: float | None
+    replayed: Mapping[str, int]
+    skipped: Mapping[str, int]
+
+
+class SlowReader:
+    """Asks, for as long as it is let, in a thread of its own.
+
+    Arguments:
+        options: the brokers, the dead letter topic, the delay topic.
+        shown: where the findings go.
+        interval: seconds between two looks at the dead letters.
+    """
+
+    def __init__(self, options: Options, shown: Shown, interval: float) -> None:
+        self._options = options
+        self._shown = shown
+        self._statistics: Statistics | None = None
+        self._before: Snapshot | None = None
+        self._stop = threading.Event()
+        self._last_warning = -WARN_EVERY
+        self._due: dict[Callable[[], None], float] = {}
+        self._every: dict[Callable[[], None], float] = {
+            self._look_at_letters: interval,
+            self._look_at_delays: max(interval, DELAYS_EVERY),
+            self._look_at_certificates: CERTIFICATES_EVERY,
+        }
+        self._thread = threading.Thread(target=self._run, name="exporter-slow", daemon=True)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(CONNECT_SECONDS)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            for look, every in self._every.items():
+                if self._stop.is_set() or time.monotonic() < self._due.get(look, 0.0):
+                    continue
+                self._due[look] = time.monotonic() + every
+                try:
+                    look()
+                except Exception as exc:  # noqa: BLE001 (whatever it was, the next look may work)
+                    self._due[look] = time.monotonic() + min(every, DELAYS_EVERY)
+                    self._warn(exc)
+            self._stop.wait(0.5)
+        self._forget()
+
+    def _look_at_letters(self) -> None:
+        if self._statistics is None:
+            self._statistics = Statistics(self._options)
+            self._before = None
+        found = self._statistics.snapshot()
+        # Counted from now on: what lay there before was counted by an exporter before this one.
+        before = self._before = self._before or found
+        self._shown.letters(
+            DeadLetterFates(
+                pending=sum(found.depth.values()),
+                oldest=found.oldest,
+                replayed=_since(before.replays, found.replays),
+                skipped=_since(before.skips, found.skips),
+            )
+        )
+
+    def _look_at_delays(self) -> None:
+        self._shown.delays(backlog(self._options))
+
+    def _look_at_certificates(self) -> None:
+        if self._options.security_protocol.endswith("SSL"):
+            self._shown.certificates(certificate_ends(self._options))
+
+    def _forget(self) -> None:
+        statistics, self._statistics = self._statistics, None
+        if statistics is not None:
+            with contextlib.suppress(Exception):
+                statistics.close()
+
+    def _warn(self, exc: Exception) -> None:
+        now = time.monotonic()
+        if now - self._last_warning < WARN_EVERY:
+            return
+        self._last_warning = now
+        known = isinstance(exc, KombuKafkaError | KafkaError)
+        logger.warning(
+            "Something could not be read, and is tried again: %s", exc, exc_info=not known
+        )
+
+
+def certificate_ends(options: Options) -> dict[str, float]:
+    """Return until when the certificate is valid that each bootstrap server shows.
+
+    A server that can't be reached, or whose certificate is refused, is left out: then Kafka's
+    clients can't reach it either, and say so.
+    """
+    found: dict[str, float] = {}
+    for address in options.hosts:
+        host, _, port = address.rpartition(":")
+        with contextlib.suppress(OSError):  # ssl.SSLError is one
+            context = options.ssl_context()
+            host = host.strip("[]")
+            with (
+                socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS) as raw,
+                context.wrap_socket(raw, server_hostname=host) as secured,
+            ):
+                shown = secured.getpeercert() or {}
+            if "notAfter" in shown:
+                found[address] = ssl.cert_time_to_seconds(str(shown["notAfter"]))
+    return found
+
+
+def _since(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
+    return {name: max(0, count - before.get(name, 0)) for name, count in now.items()}
