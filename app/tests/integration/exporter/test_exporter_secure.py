@@ -19,6 +19,7 @@ def test_tls_and_sasl_as_a_worker_has_them(
     secure_broker.create_topic(topic_name, 2)
     word = tmp_path / "password"
     word.write_text(PASSWORDS["alice"])
+    word.chmod(0o600)
     address = secure_broker.addresses("TLS")[0]
     settings = Settings.from_environ(
         {
