@@ -13,7 +13,7 @@ from kafka import KafkaProducer
 from kombu import Connection, Consumer, Queue
 from kombu.exceptions import DecodeError
 
-from kombu_kafka.errors import ConsumerFailedError, PartitionNotFoundError, UnsupportedError
+from kombu_kafka.errors import ConsumerFailedError, PartitionNotFoundError
 from scheduler.local_broker import LocalKafka
 
 from .conftest import Connect, Look, eventually
@@ -301,13 +301,6 @@ def test_positions_tell_when_all_is_ready_and_lag_can_be_read_at_once(
     positions = eventually(reader.connection.transport.positions)
     assert positions == {(topic, 0): 0, (topic, 2): 0}
     eventually(lambda: look.committed(topic) == {0: 0, 1: None, 2: 0, 3: None})
-
-
-def test_what_is_not_there_yet_says_so(connect: Connect, topic: str) -> None:
-    channel = connect(partitions=[0]).channel()
-    for act in (channel.queue_purge, channel.basic_get):
-        with pytest.raises(UnsupportedError, match=topic):
-            act(topic)
 
 
 KILLED = """

@@ -1,0 +1,95 @@
+"""Celery's own features with a plain app, in every pool: one worker a pool, for all its checks."""
+
+from __future__ import annotations
+
+import signal
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from celery.exceptions import TaskRevokedError, TimeLimitExceeded
+
+from scheduler.local_broker import LocalKafka
+
+from .plain_worker import Plain, eventually, running_redis
+
+POOLS = {"prefork": 2, "threads": 4, "solo": 1, "gevent": 4}
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_redis(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module", params=POOLS)
+def pool(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def plain(
+    kafka: LocalKafka, redis: str, pool: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Plain]:
+    topic = f"matrix-{pool}-{uuid.uuid4().hex[:6]}"
+    kafka.create_topic(topic, 2)
+    kafka.create_topic(f"{topic}-b", 1)
+    made = Plain(kafka, tmp_path_factory.mktemp(pool), redis, topic, ("celery", f"{topic}-b"))
+    made.start("-P", pool, "-c", str(POOLS[pool]), "-Q", ",".join(made.queues), "-n", f"{pool}@%h")
+    yield made
+    made.stop()
+
+
+def test_tasks_run_from_both_queues(plain: Plain) -> None:
+    results = [plain.send("add", number, 1) for number in range(20)]
+    results += [plain.send("where", queue=queue) for queue in plain.queues]
+    values = [result.get(timeout=60) for result in results]
+    assert values[:20] == [number + 1 for number in range(20)]
+    assert [value["topic"] for value in values[20:]] == [plain.topic, f"{plain.topic}-b"]
+
+
+def test_retry_expiry_and_rates(plain: Plain) -> None:
+    retried = plain.send("again", 2)
+    expired = plain.send("add", 1, 1, expires=-1)
+    late = plain.send("work_late", "late", 0.0)
+    limited = [plain.send("limited", number) for number in range(6)]
+    assert retried.get(timeout=60) == 2
+    with pytest.raises(TaskRevokedError):
+        expired.get(timeout=60)
+    assert late.get(timeout=60) == "late"
+    ran = sorted(tuple(result.get(timeout=60)) for result in limited)
+    assert [number for number, _ in ran] == list(range(6))
+    times = sorted(at for _, at in ran)
+    assert times[-1] - times[0] > 0.2  # a bucket of one, twenty a second
+
+
+def test_time_limits(plain: Plain, pool: str) -> None:
+    if pool == "prefork":
+        soft, hard = plain.send("patient"), plain.send("stubborn")
+        assert soft.get(timeout=60) == "soft"
+        with pytest.raises(TimeLimitExceeded):
+            hard.get(timeout=60)
+    # Celery's other pools know no time limits; the worker lives on in any case.
+    assert plain.send("add", 2, 2).get(timeout=60) == 4
+
+
+def test_a_warm_stop_loses_nothing_and_runs_nothing_twice(plain: Plain, pool: str) -> None:
+    """The last test of a pool: its worker ends in it, and another one goes on."""
+    eventually("the lag is 0", lambda: plain.lag() == 0)
+    plain.ledger.unlink(missing_ok=True)
+    names = [f"{kind}-{number}" for kind in ("early", "late") for number in range(6)]
+    for name in names:
+        plain.send("work_late" if name.startswith("late") else "work", name, 0.3)
+    eventually("a start", plain.noted)
+    (worker,) = plain.processes
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(60) == 0
+    stopped = plain.noted()
+    assert sorted(line.split()[1] for line in stopped if line.startswith("start")) == sorted(
+        line.split()[1] for line in stopped if line.startswith("end")
+    )
+    plain.start("-P", "solo", "-Q", ",".join(plain.queues), "-n", f"{pool}-next@%h")
+    eventually("all ran", lambda: len(plain.noted()) >= 2 * len(names))
+    eventually("the lag is 0", lambda: plain.lag() == 0)
+    ended = [line.split()[1] for line in plain.noted() if line.startswith("end")]
+    assert sorted(ended) == sorted(names)
