@@ -98,6 +98,7 @@ class Plain:
             "delay_topic": f"{self.topic}-delay",
             "connect_timeout": 20,
             "commit_interval": 0.05,
+            "session_timeout": 6,  # what a killed worker holds goes to another after it
             **self.options,
         }
         self.url = self.broker or self.kafka.url(self.topic)

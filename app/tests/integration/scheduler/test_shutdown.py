@@ -1,0 +1,117 @@
+"""However a worker or its brokers end, no task is lost."""
+
+from __future__ import annotations
+
+import signal
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kombu_kafka import producer
+from scheduler.local_broker import LocalBrokerError, LocalKafka
+
+from .plain_worker import Plain, eventually, running_redis
+
+ACKS_LATE = {"task_reject_on_worker_lost": True}
+
+
+@pytest.fixture(scope="module")
+def own_kafka(kafka: LocalKafka) -> Iterator[LocalKafka]:
+    """A broker that may be killed. (`kafka` says whether any can run.)"""
+    try:
+        cluster = LocalKafka().start()
+    except LocalBrokerError as exc:
+        pytest.fail(str(exc))
+    yield cluster
+    producer.close_all(1)
+    cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_redis(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+def _system(kafka: LocalKafka, directory: Path, redis: str, **settings: object) -> Plain:
+    topic = f"stop-{uuid.uuid4().hex[:6]}"
+    kafka.create_topic(topic, 2)
+    return Plain(kafka, directory, redis, topic, settings={**ACKS_LATE, **settings})
+
+
+def _ended(plain: Plain) -> Counter[str]:
+    return Counter(line.split()[1] for line in plain.noted() if line.startswith("end"))
+
+
+@pytest.mark.parametrize(
+    ("signals", "settings"),
+    [
+        ([signal.SIGQUIT], {}),  # cold
+        ([signal.SIGTERM, signal.SIGQUIT], {}),  # warm, then somebody loses patience
+        (
+            [signal.SIGTERM],
+            {"worker_soft_shutdown_timeout": 1, "worker_enable_soft_shutdown_on_idle": True},
+        ),
+        ([signal.SIGKILL], {}),
+    ],
+    ids=["cold", "warm-then-cold", "soft", "killed"],
+)
+def test_a_stop_in_haste_loses_nothing(
+    kafka: LocalKafka,
+    redis: str,
+    tmp_path: Path,
+    signals: list[signal.Signals],
+    settings: dict[str, object],
+) -> None:
+    """Tasks that are acknowledged late run again if they were cut off, and all others run once."""
+    plain = _system(kafka, tmp_path, redis, **settings)
+    try:
+        worker = plain.start("-c", "2", "-n", "first@%h")
+        names = [f"task-{number}" for number in range(8)]
+        for name in names:
+            plain.send("work_late", name, 0.5)
+        eventually("two ended", lambda: len(_ended(plain)) >= 2)
+        before = _ended(plain)
+        for sig in signals:
+            worker.send_signal(sig)
+        worker.wait(60)
+        plain.start("-P", "solo", "-n", "second@%h")
+        eventually("all ran", lambda: set(_ended(plain)) == set(names))
+        eventually("the lag is 0", lambda: plain.lag() == 0)
+        ended = _ended(plain)
+        if signals != [signal.SIGKILL]:
+            assert all(ended[name] == 1 for name in before)
+        assert sum(ended.values()) <= len(names) + 2  # what two children had in hand
+    finally:
+        plain.stop()
+
+
+def test_brokers_that_go_and_come_back_at_any_moment(
+    own_kafka: LocalKafka, redis: str, tmp_path: Path
+) -> None:
+    plain = _system(own_kafka, tmp_path, redis)
+    (node,) = own_kafka.nodes
+    try:
+        node.kill()  # before a worker ever saw it
+        plain.start("-c", "2", "-n", "steady@%h")
+        node.start()
+        own_kafka.wait()
+        results = [plain.send("work_late", f"before-{number}", 0.0) for number in range(5)]
+        results.append(plain.send("work_late", "during", 3.0))  # acknowledged while it is away
+        eventually("it runs", lambda: "start during" in plain.noted())
+        node.kill()
+        eventually("it ends", lambda: _ended(plain)["during"])
+        node.start()
+        own_kafka.wait()
+        results += [plain.send("work_late", f"after-{number}", 0.0) for number in range(5)]
+        for result in results:
+            result.get(timeout=90)
+        eventually("the lag is 0", lambda: plain.lag() == 0)
+        ended = _ended(plain)
+        assert len(ended) == 11
+        assert ended["during"] == 1
+    finally:
+        plain.stop()
