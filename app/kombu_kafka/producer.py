@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Any
 
 from kafka import KafkaProducer
@@ -38,6 +39,11 @@ OVERHEAD_BYTES = 65_536
 #: A partition added to a topic is seen after this at the latest.
 METADATA_MAX_AGE_MS = 30_000
 
+#: Seconds that an unconfirmed message has to leave a forked child (of Celery's prefork pool, say),
+#: which may end at any moment without a farewell.
+CHILD_SECONDS = 5.0
+
+_is_child = False
 _lock = threading.Lock()
 _producers: dict[Options, Producer] = {}
 #: Producers of the parent process: kept, because collecting one would wait for its dead thread.
@@ -121,6 +127,9 @@ class Producer:
         """
         future = self.send(topic, value, key=key, headers=headers, partition=partition)
         if not confirm:
+            if _is_child:
+                with suppress(KafkaError):
+                    future.get(timeout=CHILD_SECONDS)
             return
         batch = batches.current()
         if batch is not None:
@@ -285,7 +294,8 @@ def close_all(timeout: float = 5.0) -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _lock, _producers
+    global _lock, _producers, _is_child
+    _is_child = True
     _lock = threading.Lock()
     _inherited.append(_producers)
     _producers = {}
