@@ -242,7 +242,7 @@ class DeadLetterWriter:
         record = letter.record
         headers = letter_headers(letter, time.time(), self._options.client_id)
         if "headers" in omitted:
-            headers = headers[len(record.headers or ()) :]
+            headers = headers[int(dict(headers)[HEADER_PREFIX + "header-count"]) :]
             headers += [(HEADER_PREFIX + "header-count", b"0")]
         headers += [(f"{HEADER_PREFIX}{part}-omitted", b"too large") for part in omitted]
         return client.send(

@@ -51,8 +51,8 @@ def letter(
     headers = letter_headers(
         Letter(record, refusal.reason, {"message": refusal.message}), time.time()
     )
-    about = dict(headers[len(record.headers or ()) :])
-    own = headers[: len(record.headers or ())]
+    count = int(dict(headers)[f"{HEADER_PREFIX}header-count"])
+    own, about = headers[:count], dict(headers[count:])
     if delayed is not None:
         own = delayed.headers
         for name in ("partition", "offset"):
@@ -64,11 +64,13 @@ def letter(
     omitted = ((), ("value",), ("value", "key", "headers"))[min(refusal.attempts, 2)]
     for part in omitted:
         about[f"{HEADER_PREFIX}{part}-omitted"] = b"too large"
+    kept = [] if "headers" in omitted else own
+    about[f"{HEADER_PREFIX}header-count"] = str(len(kept)).encode()
     return Outgoing(
         options.dead_letter_topic,
         b"" if "value" in omitted else value,
         None if "key" in omitted else key,
-        [*([] if "headers" in omitted else own), *about.items()],
+        [*kept, *about.items()],
     )
 
 

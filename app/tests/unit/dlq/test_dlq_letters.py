@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kafka.consumer.fetcher import ConsumerRecord
 
-from kombu_kafka import dead_letters
+from kombu_kafka import dead_letters, delay_letters
+from kombu_kafka.delay import Delayed
+from kombu_kafka.options import Options
 from kombu_kafka.record import UNREADABLE
 from scheduler.dlq.filters import Filter, FilterError, parse_time, sort
 from scheduler.dlq.history import Act, History
@@ -80,6 +82,29 @@ def test_what_cannot_be_parsed_says_only_where_it_lies() -> None:
     letter = lies(record(None, timestamp=-1, headers=[(UNREADABLE, b"bad crc")]))
     assert letter.headers == ()
     assert letter.about["unreadable"] == "bad crc"
+
+
+def test_the_letter_of_a_delayed_record_holds_the_message_it_was_to_be() -> None:
+    options = Options.of("kafka://127.0.0.1:1//tasks")
+    message = [("task", b"shop.remind"), ("id", b"1")]
+    delay = record(headers=[*message, ("delay-topic", b"gone"), ("delay-until", b"1")],
+                   topic="celery_delay")  # fmt: skip
+    delayed = Delayed(delay, "gone", None, 1, message)
+    for known in (delayed, None):
+        sent = delay_letters.letter(
+            options, delay, known, delay_letters.Refusal("undeliverable", "x")
+        )
+        letter = from_record(record(headers=sent.headers))
+        assert letter.headers == tuple(message if known else delay.headers)
+        assert (letter.topic, letter.reason) == (
+            "gone" if known else "celery_delay",
+            "undeliverable",
+        )
+    unreadable = record(None, timestamp=-1, headers=[(UNREADABLE, b"bad crc")])
+    sent = delay_letters.letter(
+        options, unreadable, None, delay_letters.Refusal("undecodable", "x")
+    )
+    assert from_record(record(headers=sent.headers)).headers == ()
 
 
 def test_a_replay_is_counted_and_its_first_failure_kept() -> None:
@@ -211,8 +236,6 @@ def test_only_json_can_be_edited() -> None:
 
 
 def test_a_history_forgets_no_act_and_is_of_one_topic() -> None:
-    from kombu_kafka.options import Options
-
     options = Options.of("kafka://127.0.0.1:1//tasks")
     history = History(options, "topic-id")
     key, value = history.record(LetterId(0, 1), [Act(act="skipped", by="a", at=1.0, why="x")])
