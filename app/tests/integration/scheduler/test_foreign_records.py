@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 from tests.ledger import Ledger
 from tests.malformed import KINDS, Malformed, malformed
 
-RECORDS = 1500
+RECORDS = 10_000
 SEED = 4711
 GOOD = 100
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -49,7 +49,7 @@ def _produce(system: Any, records: list[Malformed]) -> dict[tuple[int, int], Mal
     return lies
 
 
-def test_malformed_records(system: Any, tmp_path: Path) -> None:
+def test_ten_thousand_malformed_records(system: Any, tmp_path: Path) -> None:
     """Each becomes a dead letter, byte for byte; the tasks between them run; the worker lives on."""
     records = malformed(RECORDS, SEED)
     assert {record.kind for record in records} == {kind.__name__.strip("_") for kind in KINDS}
