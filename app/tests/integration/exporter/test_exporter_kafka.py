@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 from click.testing import CliRunner
 from kafka import KafkaConsumer, KafkaProducer
@@ -11,6 +15,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 from kombu_kafka import topics
 from kombu_kafka.commit_metadata import encode
 from kombu_kafka.options import Options
+from scheduler import processes
 from scheduler.cli import main
 from scheduler.local_broker import LocalKafka
 
@@ -125,6 +130,29 @@ def test_dead_letters_are_counted_as_they_arrive(broker: LocalKafka, port: int) 
     eventually(lambda: scrape(port).value(pending, topic=LETTERS) == 2)
     assert scrape(port).value("celery_dead_letters_skipped_total", task="orders.pay") == 1
     assert scrape(port).value("celery_dead_letters", topic=LETTERS) == 3
+
+
+def test_the_command_needs_no_more_than_a_broker(broker: LocalKafka, tmp_path: Path) -> None:
+    port = processes.free_port()
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("CELERY_")}
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "scheduler.cli", "exporter",
+             f"--kafka-broker={broker.bootstrap[0]}", f"--port={port}", "--interval=0.5"],
+            env=environ,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            preexec_fn=processes.dies_with_parent(),
+        )  # fmt: skip
+    try:
+        eventually(lambda: processes.listens(port) or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+        eventually(lambda: scrape(port).value("kafka_consumer_group_lag", **PART) == 0)
+        assert scrape(port).value("celery_exporter_info", group=GROUP, topic=TOPIC) == 1
+    finally:
+        code = processes.stop(process, 20)
+    assert code == 0, log.read_text()
 
 
 def test_a_lost_broker_is_told_and_heals(broker: LocalKafka, port: int) -> None:
