@@ -119,12 +119,12 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
         return Lease(self.client._coordinator, self.options.session_timeout)
 
     def step(self, topics: Collection[str]) -> None:
+        self._verify()
         self._subscribe(frozenset(topics))
         self._report_lost()
         self._drain()
         if not self.closing.is_set():
             self._take_on()
-        self._verify()
 
     def ready(self, topics: Collection[str]) -> bool:
         return (

@@ -22,7 +22,6 @@ from kafka.errors import (
     FencedInstanceIdError,
     KafkaError,
     ProducerFencedError,
-    UnknownTopicOrPartitionError,
 )
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
@@ -30,7 +29,7 @@ from .claim import Claim
 from .errors import ConsumerFailedError, NotOwnerError, PartitionNotFoundError
 from .fence import Fence, commit_all
 from .ownership import Ownership
-from .presence import Owner, group_workers, owners
+from .presence import Owner, others, owners
 
 __all__ = ("StaticOwnership",)
 
@@ -51,8 +50,12 @@ class StaticOwnership(Ownership):
         self._me = Owner(self.options.worker_name or host, os.getpid(), host)
         self._claims: dict[TopicPartition, Claim] = {}
         self._fences: dict[TopicPartition, Fence] = {}
-        #: Since when somebody is in the way of a partition, and when that was seen last.
-        self._waiting: dict[TopicPartition, tuple[float, float]] = {}
+        #: Since when somebody is in the way of a partition.
+        self._waiting: dict[TopicPartition, float] = {}
+        #: When a topic was last looked for in vain.
+        self._missed: dict[str, float] = {}
+        #: When somebody was in the way last.
+        self._looked = -math.inf
 
     def step(self, topics: Collection[str]) -> None:
         for partition in self._let_go_of_cancelled(topics):
@@ -62,10 +65,14 @@ class StaticOwnership(Ownership):
             self.succession.release((self.options.group_id, partition))
         for partition in self.positions:
             self._keep(partition)
+        self._renew_lease()
         for topic in sorted(topics):
             absent = self._bound([topic]) - self.positions.keys()
             if absent and not self.closing.is_set():
                 self._take_on(topic, absent)
+        self._renew_lease()
+
+    def _renew_lease(self) -> None:
         leases = [self._claims[partition].lease.until for partition in self.positions]
         self.inbox.lease(min(leases, default=math.inf))
 
@@ -95,56 +102,72 @@ class StaticOwnership(Ownership):
     # Beginning
 
     def _take_on(self, topic: str, partitions: Collection[TopicPartition]) -> None:
+        if time.monotonic() - self._missed.get(topic, -math.inf) < LOOK_EVERY:
+            return
         existing = self.client.partitions_for_topic(topic)
         if not existing:
-            raise UnknownTopicOrPartitionError(f"no broker knows the topic {topic}")
+            self._missed[topic] = time.monotonic()
+            self.warn("No broker knows the topic %s; going on without it until one does.", topic)
+            return
         for partition in sorted(partitions):
             if partition.partition not in existing:
                 raise PartitionNotFoundError(
                     f"The topic {topic} has no partition {partition.partition}: it has "
                     f"{len(existing)}, numbered from 0."
                 )
-            name = _name(partition)
-            if not self.succession.claim((self.options.group_id, partition), name):
-                self.warn("Waiting for tasks of %s begun over an earlier connection.", name)
-            elif self._free(partition):
-                self._own(partition)
+        ours = set()
+        for partition in sorted(partitions):
+            if self.succession.claim((self.options.group_id, partition), _name(partition)):
+                ours.add(partition)
+            else:
+                self.warn("Waiting for tasks of %s begun over an earlier connection.",
+                          _name(partition))  # fmt: skip
+        free = self._free(ours) if ours else set()
+        for partition in sorted(free):
+            self._claim(partition)
+        if free:
+            # Both sides announce themselves first and look then: one of them sees the other.
+            _, shared = others(self.options, free)
+            for fault in map(self._shared, shared, shared.values()):
+                raise NotOwnerError(fault)
+        for partition in sorted(free):
+            self._own(partition)
 
-    def _free(self, partition: TopicPartition) -> bool:
-        """Say whether nobody is in the way; one who is dead is gone after the session timeout.
+    def _free(self, partitions: set[TopicPartition]) -> set[TopicPartition]:
+        """Return those with nobody in the way; one who is dead is gone after the session timeout.
 
         Raises:
             NotOwnerError: somebody is there, and lives.
         """
         now = time.monotonic()
-        since, looked = self._waiting.get(partition, (now, -math.inf))
-        if now - looked < LOOK_EVERY:
-            return False
-        fault = self._in_the_way(partition)
-        if fault is None:
-            self._waiting.pop(partition, None)
-            return True
-        self._waiting[partition] = since, time.monotonic()
-        if now - since > self.options.session_timeout + PATIENCE:
-            raise NotOwnerError(fault)
-        self.warn("Waiting, in case it is dead, for at most %g seconds: %s",
-                  self.options.session_timeout + PATIENCE, fault)  # fmt: skip
-        return False
+        if now - self._looked < LOOK_EVERY:
+            return set()
+        owned, shared = others(self.options, partitions)
+        faults = {topic: self._shared(topic, workers) for topic, workers in shared.items()}
+        free = set()
+        for partition in partitions:
+            other = owned.get(partition)
+            if other is not None and other.name != self._me.name:
+                fault: str | None = self._two_owners(partition, other)
+            else:
+                fault = faults.get(partition.topic)
+            if fault is None:
+                self._waiting.pop(partition, None)
+                free.add(partition)
+                continue
+            self._looked = time.monotonic()
+            since = self._waiting.setdefault(partition, now)
+            patience = self.options.session_timeout + PATIENCE
+            if now - since > patience:
+                raise NotOwnerError(fault)
+            self.warn("Waiting, in case it is dead, for at most %g seconds: %s", patience, fault)
+        return free
 
-    def _in_the_way(self, partition: TopicPartition) -> str | None:
-        other = owners(self.options, [partition]).get(partition)
-        if other is not None and other.name != self._me.name:
-            return self._two_owners(partition, other)
-        return self._shared(partition)
-
-    def _shared(self, partition: TopicPartition) -> str | None:
-        workers = group_workers(self.options, [partition.topic])
-        if not workers:
-            return None
+    def _shared(self, topic: str, workers: Collection[str]) -> str:
         return (
-            f"{_name(partition)} is bound to this worker, {self._me}, but workers of the group "
-            f"{self.options.group_id} share the partitions of {partition.topic} "
-            f"({', '.join(workers)}): bind all of a topic's workers to partitions, or none."
+            f"Partitions of {topic} are bound to this worker, {self._me}, but workers of the group "
+            f"{self.options.group_id} share the partitions of {topic} ({', '.join(workers)}): bind "
+            f"all of a topic's workers to partitions, or none."
         )
 
     def _two_owners(self, partition: TopicPartition, other: object) -> str:
@@ -153,7 +176,7 @@ class StaticOwnership(Ownership):
             f"{self._me} can't own it too: a partition has one worker; stop one of the two."
         )
 
-    def _own(self, partition: TopicPartition) -> None:
+    def _claim(self, partition: TopicPartition) -> None:
         claim = self._claims.get(partition)
         if claim is None:
             claim = Claim(self.client, self.options, partition, self._me)
@@ -163,12 +186,10 @@ class StaticOwnership(Ownership):
                 raise CoordinatorNotAvailableError(f"{_name(partition)} can't be claimed")
         except FencedInstanceIdError as exc:
             raise self._lost(partition) from exc
+
+    def _own(self, partition: TopicPartition) -> None:
         fence = Fence(self.client, self.options.group_id, partition)
         fence.begin(BEGIN_SECONDS)
-        # Both sides announce themselves first and look then: one of them sees the other.
-        fault = self._shared(partition)
-        if fault is not None:
-            raise NotOwnerError(fault)
         self._fences[partition] = fence
         self.client.assign([*self.client.assignment(), partition])
         self._open(partition)

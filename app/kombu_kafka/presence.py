@@ -25,7 +25,7 @@ from kafka.structs import TopicPartition
 
 from .options import Options
 
-__all__ = ("Owner", "group_workers", "owner_group", "owners", "owners_of_topics")
+__all__ = ("Owner", "others", "owner_group", "owners", "owners_of_topics")
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,29 @@ def owners(options: Options, partitions: Collection[TopicPartition]) -> dict[Top
     Raises:
         RetriableError: the brokers did not answer.
     """
+    return others(options, partitions)[0]
+
+
+def others(
+    options: Options, partitions: Collection[TopicPartition]
+) -> tuple[dict[TopicPartition, Owner], dict[str, list[str]]]:
+    """Return who owns each of `partitions`, and which workers share their topics.
+
+    Raises:
+        RetriableError: the brokers did not answer.
+    """
     groups = {owner_group(options.group_id, partition): partition for partition in partitions}
     with _admin(options) as admin:
-        described = admin.describe_groups(list(groups))
-    return {
-        groups[name]: _owner(group["members"][0])
-        for name, group in described.items()
-        if group["members"]
+        described = admin.describe_groups([*groups, options.group_id])
+    group = described.pop(options.group_id)
+    owned = {
+        groups[name]: _owner(found["members"][0])
+        for name, found in described.items()
+        if found["members"]
     }
+    topics = {partition.topic for partition in partitions}
+    shared = {topic: _consuming(group, topic) for topic in topics}
+    return owned, {topic: workers for topic, workers in shared.items() if workers}
 
 
 def owners_of_topics(options: Options, topics: Collection[str]) -> dict[str, Owner]:
@@ -95,20 +110,15 @@ def owners_of_topics(options: Options, topics: Collection[str]) -> dict[str, Own
     }
 
 
-def group_workers(options: Options, topics: Collection[str]) -> list[str]:
-    """Return the names of the members of the app's group that consume any of `topics`.
+def _consuming(group: dict[str, Any], topic: str) -> list[str]:
+    """Return the names of the members of a group that consume a topic.
 
     While the group rebalances Kafka does not tell who consumes what: then all members count.
-
-    Raises:
-        RetriableError: the brokers did not answer.
     """
-    with _admin(options) as admin:
-        group = admin.describe_groups([options.group_id])[options.group_id]
     names = []
     for member in group["members"]:
         subscription = _subscription(member)
-        if subscription is None or set(subscription.get("topics") or ()) & set(topics):
+        if subscription is None or topic in (subscription.get("topics") or ()):
             names.append(member["group_instance_id"] or member["client_id"])
     return sorted(names)
 

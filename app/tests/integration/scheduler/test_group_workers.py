@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Celery
 
+from kombu_kafka.options import Options
+from kombu_kafka.topics import lag
+from scheduler.local_broker import LocalKafka
 from scheduler.preflight import EX_CONFIG
 from tests.ledger import Ledger
 
@@ -113,3 +120,37 @@ def test_workers_that_must_not_share_end_for_good(system: Any) -> None:
         assert says in worker.log.read_text()
         worker.stop()
     assert owner.running
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_a_plain_celery_app_works_with_celerys_defaults(
+    kafka: LocalKafka, topic: str, tmp_path: Path, pool: str
+) -> None:
+    """Early acknowledgement, prefetching four for each child, the group celery-group."""
+    ledger = Ledger(tmp_path / "ledger")
+    environ = {
+        **os.environ,
+        "PLAIN_BROKER_URL": kafka.url(topic),
+        "LEDGER_FILE": str(ledger.path),
+    }
+    command = [sys.executable, "-W", "ignore", "-m", "celery", "-A", "tests.plain_app"]
+    options = ["worker", "-P", pool, "-c", "2", "-n", f"plain-{pool}@%h", "-l", "INFO"]
+    log = tmp_path / "worker.log"
+    with log.open("wb") as out:
+        worker = subprocess.Popen([*command, *options], env=environ, stdout=out, stderr=out)
+    try:
+        with Celery("sender", broker=kafka.url(topic)) as sender:
+            for number in range(60):
+                sender.send_task("plain.note", (number,))
+        deadline = time.monotonic() + 60
+        while len(ledger.lines()) < 60:
+            assert time.monotonic() < deadline, log.read_text()
+            assert worker.poll() is None, log.read_text()
+            time.sleep(0.1)
+        worker.terminate()
+        assert worker.wait(30) == 0, log.read_text()
+    finally:
+        worker.kill()
+    assert sorted(int(line[1]) for line in ledger.lines()) == list(range(60))
+    lags = lag(Options.of(kafka.url(topic)), topic).values()
+    assert all(end == (committed or 0) for committed, end in lags)

@@ -18,6 +18,8 @@ class Member(threading.Thread):
 
     Attributes:
         got: the messages, as they came.
+        acknowledge: whether they are acknowledged at once.
+        on_message: called with each message before that.
         error: what ended it, or None.
     """
 
@@ -27,10 +29,11 @@ class Member(threading.Thread):
         self.got: list[Any] = []
         self.error: Exception | None = None
         self._topics = topics
-        self._acknowledge = acknowledge
+        self.acknowledge = acknowledge
+        self.on_message: Callable[[Any], Any] = lambda message: None
         self._calls: list[Callable[[], Any]] = []
         self._stop_asked = threading.Event()
-        self.consumer: Consumer | None = None
+        self.consumer: Any = None
         self.start()
 
     def run(self) -> None:
@@ -53,7 +56,8 @@ class Member(threading.Thread):
 
     def _take(self, message: Any) -> None:
         self.got.append(message)
-        if self._acknowledge:
+        self.on_message(message)
+        if self.acknowledge:
             message.ack()
 
     def call(self, function: Callable[[], Any]) -> None:
@@ -101,8 +105,8 @@ class Member(threading.Thread):
         self.transport.consumer._ownership.succession.release_all()
 
 
-def settled(topic: str, *members: Member, sizes: list[int]) -> list[set[int]]:
-    """Wait until the members own a topic's partitions between them, each as many as `sizes` say."""
+def settled(topic: str, *members: Member, sizes: list[int], limit: float = 30) -> list[set[int]]:
+    """Wait until the members own a topic's partitions between them, by as many as `sizes` say."""
 
     def owned() -> list[set[int]] | None:
         found = [member.partitions() for member in members]
@@ -110,7 +114,8 @@ def settled(topic: str, *members: Member, sizes: list[int]) -> list[set[int]]:
             return None
         numbers = [{number for name, number in own or () if name == topic} for own in found]
         flat = sorted(number for own in numbers for number in own)
-        done = flat == list(range(sum(sizes))) and [len(own) for own in numbers] == sizes
+        shares = sorted(len(own) for own in numbers)
+        done = flat == list(range(sum(sizes))) and shares == sorted(sizes)
         return numbers if done else None
 
-    return eventually(owned, 30)  # type: ignore[no-any-return]
+    return eventually(owned, limit)  # type: ignore[no-any-return]

@@ -15,6 +15,9 @@ from kombu_kafka import producer
 from kombu_kafka.errors import BrokerUnavailableError
 from scheduler.local_broker import LocalBrokerError, LocalKafka
 
+from .conftest import eventually
+from .members import Member, settled
+
 TOPIC = "tasks"
 COUNT = 400
 PARTITIONS = 3
@@ -134,3 +137,33 @@ def test_a_reader_of_an_exchange_goes_on_where_it_stood(cluster: LocalKafka) -> 
         say("third")
         reader.wait_for("third")
     assert reader.heard == ["first", "second", "third"]
+
+
+def test_the_groups_coordinator_is_killed_while_it_rebalances(cluster: LocalKafka) -> None:
+    """Two share a topic, the second joins as the coordinator dies: nothing is lost."""
+    topic, count = "shared", 300
+    cluster.create_topic(topic, PARTITIONS)
+    options = {"group_id": topic, "connect_timeout": 10, "session_timeout": 6.0}
+
+    def member() -> Member:
+        return Member(Connection(cluster.url(), transport_options=options), topic)
+
+    first = member()
+    settled(topic, first, sizes=[PARTITIONS])
+    with Connection(cluster.url()) as connection:
+        publisher = connection.Producer()
+        for number in range(count):
+            publisher.publish({"n": number}, routing_key=topic, partition=number % PARTITIONS)
+            if number == count // 3:
+                coordinator = first.transport.consumer._ownership.client._coordinator
+                dead = int(str(coordinator.coordinator()).rpartition("-")[2])
+                second = member()
+                next(node for node in cluster.nodes if node.id == dead).kill()
+    eventually(lambda: {*first.numbers(), *second.numbers()} == set(range(count)), 60)
+    settled(topic, first, second, sizes=[1, 2], limit=60)
+    assert first.error is None
+    assert second.error is None
+    for one in (first, second):
+        one.leave()
+    next(node for node in cluster.nodes if node.id == dead).start()
+    cluster.wait()

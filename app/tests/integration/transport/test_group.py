@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
+
+import pytest
+from kombu import Queue
+
+from kombu_kafka import ownership_group
+from kombu_kafka.errors import NotOwnerError
+from kombu_kafka.ownership_group import GroupOwnership
+from scheduler.local_broker import LocalKafka
 
 from .conftest import Connect, Look, eventually
 from .members import Member, settled
@@ -26,3 +35,197 @@ def test_two_share_four_partitions_and_one_takes_over(
     eventually(lambda: len(first.got) + len(second.got) == 120)
     assert sorted(first.numbers() + second.numbers()) == list(range(120))
     first.leave()
+
+
+def test_a_task_longer_than_every_timeout_keeps_its_worker_in_the_group(
+    connect: Connect, look: Look, topic: str, publish: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop is held up, as by the solo pool; the consumer's thread goes on."""
+    settings = GroupOwnership.settings
+    monkeypatch.setattr(
+        GroupOwnership, "settings", lambda self: settings(self) | {"max_poll_interval_ms": 1500}
+    )
+    slow = Member(connect(group_id=topic, session_timeout=1.0), topic)
+    settled(topic, slow, sizes=[4])
+    generation = slow.transport.consumer._ownership._lease.generation
+    slow.on_message = lambda message: time.sleep(2.5)
+    publish(topic, range(1))
+    eventually(lambda: slow.numbers() == [0])
+    slow.on_message = lambda message: None
+    publish(topic, range(1, 5))
+    eventually(lambda: sorted(slow.numbers()) == list(range(5)))
+    assert slow.transport.consumer._ownership._lease.generation is generation
+
+
+def test_a_revoked_partition_finishes_what_runs(
+    connect: Connect, look: Look, topic: str, publish: Any
+) -> None:
+    publish(topic, range(8))
+    first = Member(connect(group_id=topic, ordering="partition"), topic, acknowledge=False)
+    eventually(lambda: len(first.got) == 4)  # one of each partition, by the order
+    second = Member(connect(group_id=topic, ordering="partition"), topic)
+    # What is in flight holds both partitions that were taken away.
+    lost = eventually(lambda: _draining(first))
+    assert len(lost) == 2
+    assert second.got == []
+    for message in list(first.got):
+        first.call(message.ack)
+    settled(topic, first, second, sizes=[2, 2])
+    first.acknowledge = True
+    for message in first.got[4:]:
+        first.call(message.ack)
+    eventually(lambda: len(first.got) + len(second.got) == 8)
+    assert sorted(first.numbers() + second.numbers()) == list(range(8))
+
+
+def test_what_is_not_finished_in_time_runs_elsewhere_and_its_acknowledgement_is_dropped(
+    connect: Connect, topic: str, publish: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(topic, range(4))
+    first = Member(connect(group_id=topic, revoke_timeout=0.5), topic, acknowledge=False)
+    eventually(lambda: len(first.got) == 4)
+    second = Member(connect(group_id=topic), topic)
+    settled(topic, first, second, sizes=[2, 2])
+    eventually(lambda: len(second.got) == 2)
+    assert "1 messages of" in caplog.text
+    assert "they run again there" in caplog.text
+    for message in first.got:
+        first.call(message.ack)
+    eventually(lambda: "A late acknowledgement was dropped" in caplog.text)
+    assert first.error is None
+    publish(topic, range(4, 8))
+    first.acknowledge = True
+    eventually(lambda: len(first.got) + len(second.got) == 10)
+
+
+def test_a_worker_that_was_lost_comes_back(
+    connect: Connect, topic: str, publish: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not heard of for the session timeout: its partitions go to another, and it joins again."""
+    options = {"group_id": topic, "session_timeout": 1.0}
+    first, second = (Member(connect(**options), topic) for _ in range(2))
+    settled(topic, first, second, sizes=[2, 2])
+    consumer = first.transport.consumer
+    coordinator = consumer._ownership.client._coordinator
+    step, consumer._step = consumer._step, lambda: consumer._stop.wait(0.05)
+    coordinator._disable_heartbeat()
+    settled(topic, second, sizes=[4])
+    publish(topic, range(8))
+    eventually(lambda: len(second.got) == 8)
+    coordinator._enable_heartbeat()
+    consumer._step = step
+    settled(topic, first, second, sizes=[2, 2])
+    assert "had no sign of life of this worker for 1 seconds" in caplog.text
+    assert first.got == []
+
+
+def test_a_name_that_comes_back_gets_its_partitions_without_a_rebalance(
+    connect: Connect, topic: str, publish: Any
+) -> None:
+    """Static membership, and what happens to two workers of one name."""
+    options = {"group_id": topic, "worker_name": "one@host"}
+    other = Member(connect(group_id=topic, worker_name="two@host"), topic)
+    first = Member(connect(**options), topic)
+    settled(topic, other, first, sizes=[2, 2])
+    before, generation = first.partitions(), other.transport.consumer._ownership._lease.generation
+    first.be_another_process()
+    again = Member(connect(**options), topic)
+    error = eventually(lambda: first.error)
+    assert isinstance(error, NotOwnerError)
+    assert "under this worker's name, one@host" in str(error)
+    eventually(lambda: again.partitions() == before)
+    assert other.transport.consumer._ownership._lease.generation is generation
+
+
+def test_topics_that_appear_and_grow(
+    connect: Connect,
+    kafka: LocalKafka,
+    topic_name: str,
+    publish: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ownership_group, "METADATA_MAX_AGE_MS", 500)
+    first, second = (Member(connect(group_id=topic_name), topic_name) for _ in range(2))
+    eventually(lambda: first.partitions() == set() == second.partitions())
+    kafka.create_topic(topic_name, 2)
+    settled(topic_name, first, second, sizes=[1, 1])
+    kafka.admin().create_partitions({topic_name: 4})
+    settled(topic_name, first, second, sizes=[2, 2])
+    publish(topic_name, range(8))
+    eventually(lambda: sorted(first.numbers() + second.numbers()) == list(range(8)))
+
+
+def test_members_get_partitions_of_their_own_topics_alone(
+    connect: Connect, kafka: LocalKafka, topic: str, publish: Any
+) -> None:
+    other = f"{topic}-other"
+    kafka.create_topic(other, 4)
+    both = Member(connect(group_id=topic), topic, other)
+    alone = Member(connect(group_id=topic), other)
+    eventually(lambda: both.partitions() and alone.partitions())
+
+    def shares() -> bool:
+        mine, its = both.partitions(), alone.partitions()
+        return (
+            mine is not None
+            and its is not None
+            and {name for name, _ in its} == {other}
+            and {(topic, number) for number in range(4)} <= mine
+            and len(mine) + len(its) == 8
+            and not mine & its
+        )
+
+    eventually(shares, 30)
+    publish(topic, range(4))
+    publish(other, range(4, 8))
+    eventually(lambda: len(both.got) + len(alone.got) == 8)
+
+
+def test_a_queue_is_added_and_cancelled_while_the_worker_runs(
+    connect: Connect, kafka: LocalKafka, look: Look, topic: str, publish: Any
+) -> None:
+    other = f"{topic}-other"
+    kafka.create_topic(other, 1)
+    first = Member(connect(group_id=topic), topic)
+    settled(topic, first, sizes=[4])
+    first.call(lambda: first.consumer.add_queue(Queue(other)))
+    first.call(lambda: first.consumer.consume())
+    settled(other, first, sizes=[1])
+    publish(other, range(2), partition=0)
+    eventually(lambda: first.numbers() == [0, 1])
+    second = Member(connect(group_id=topic), topic)
+    first.call(lambda: first.consumer.cancel_by_queue(topic))
+    settled(topic, first, second, sizes=[0, 4])
+    assert {name for name, _ in first.partitions() or ()} == {other}
+    publish(topic, range(2, 6))
+    eventually(lambda: sorted(second.numbers()) == [2, 3, 4, 5])
+    publish(other, range(6, 7), partition=0)
+    eventually(lambda: first.numbers() == [0, 1, 6])
+
+
+@pytest.mark.parametrize("ordering", ["key", "partition"])
+def test_order_holds_in_a_group(connect: Connect, topic: str, publish: Any, ordering: str) -> None:
+    members = [
+        Member(connect(group_id=topic, ordering=ordering), topic, acknowledge=False)
+        for _ in range(2)
+    ]
+    settled(topic, *members, sizes=[2, 2])
+    for number in range(3):
+        publish(topic, range(number * 4, number * 4 + 4), partition_key="k")
+    got: list[int] = []
+    for _ in range(3):
+        eventually(lambda: sum(len(member.got) for member in members) == len(got) + 4)
+        got.extend(range(4))
+        for member in members:
+            for message in member.got[-2:]:
+                member.call(message.ack)
+    for member in members:
+        by_partition: dict[int, list[int]] = {}
+        for message in member.got:
+            where = message.delivery_info["partition"]
+            by_partition.setdefault(where, []).append(message.payload["n"])
+        assert all(numbers == sorted(numbers) for numbers in by_partition.values())
+
+
+def _draining(member: Member) -> set[Any]:
+    return set(member.transport.consumer._ownership._draining)

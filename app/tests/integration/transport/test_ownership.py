@@ -13,7 +13,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 from kombu_kafka.errors import NotOwnerError
 from kombu_kafka.fence import Fence, commit_all
 from kombu_kafka.options import Options
-from kombu_kafka.presence import group_workers, owners_of_topics
+from kombu_kafka.presence import others, owners_of_topics
 from scheduler.local_broker import LocalKafka
 
 from .conftest import Connect, Look, eventually
@@ -100,7 +100,7 @@ def test_bound_and_sharing_workers_of_a_topic_refuse_each_other(
     sharing = _shared(connect, topic, "shares@host")
     settled(topic, sharing, sizes=[4])
     sentence = _refused(_bound(connect, topic, "worker-0@host", 0))
-    assert "to this worker, worker-0@host" in sentence
+    assert "are bound to this worker, worker-0@host" in sentence
     assert "share the partitions of" in sentence
     assert "(shares-host)" in sentence
     assert sharing.error is None
@@ -131,7 +131,9 @@ def test_who_is_there(connect: Connect, kafka: LocalKafka, topic: str) -> None:
     eventually(bound.partitions)
     found = owners_of_topics(options, [topic, "absent"])
     assert {name: owner.name for name, owner in found.items()} == {f"{topic}-0": "worker-0@host"}
-    assert group_workers(options, [topic]) == []
+    owned, shared = others(options, [TopicPartition(topic, 0), TopicPartition(topic, 1)])
+    assert list(owned) == [TopicPartition(topic, 0)]
+    assert shared == {}
 
 
 @pytest.fixture
