@@ -153,10 +153,11 @@ class Transport(QueueTransport):
         return self._failure() is None
 
     def positions(self) -> dict[tuple[str, int], int] | None:
-        """Where consumption of each bound partition began, by topic and partition.
+        """Where consumption of each partition of this process began, by topic and partition.
 
         Returns:
-            None until every bound partition is assigned and positioned.
+            None until every bound partition is owned and positioned or, in a group, until this
+            process has joined and its share, if any, is positioned.
         """
         return self.consumer.positions()
 
