@@ -1,0 +1,263 @@
+"""Random schedules of everything that can happen to a partition, against a model.
+
+Deliveries, acknowledgements and returns; commits that arrive, that get lost, and whose confirmation
+gets lost; deaths that keep the journal, tear its last line or take the host away; partitions that move
+to another host and back; offsets moved by a person. Kafka is the smallest stand-in: a log and a
+commit. What must hold is said by the model alone: of one partition, or of one key, never two at once
+and never out of order; none lost; none again that was acknowledged and is known to a survivor.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from kafka.structs import OffsetAndMetadata, TopicPartition
+
+from kombu_kafka import attempts
+from kombu_kafka.commit_metadata import decode
+from kombu_kafka.inbox import Delivery, Inbox
+from kombu_kafka.lanes import open_lane
+from kombu_kafka.options import Options
+
+TASKS = TopicPartition("tasks", 0)
+KEYS = st.sampled_from([None, b"a", b"b"])
+
+
+class Log:
+    """One partition's records and the group's commit, with the client's methods that are used."""
+
+    def __init__(self) -> None:
+        self.records: list[Any] = []
+        self.end = 0
+        self.commit: OffsetAndMetadata | None = None
+        self.position = 0
+        self._cluster = SimpleNamespace(cluster_id="c", topic_id=lambda _: "t")
+
+    def append(self, key: bytes | None, gap: int) -> None:
+        offset = self.end + gap  # a gap: a transaction's marker, a compacted record
+        self.records.append(
+            SimpleNamespace(topic="tasks", partition=0, offset=offset, timestamp=1000 + offset,
+                            key=key, value=b"", headers=[])
+        )  # fmt: skip
+        self.end = offset + 1
+
+    def committed(self, _: TopicPartition, metadata: bool) -> OffsetAndMetadata | None:
+        return self.commit
+
+    def beginning_offsets(self, _: object) -> dict[TopicPartition, int]:
+        return {TASKS: 0}
+
+    def end_offsets(self, _: object) -> dict[TopicPartition, int]:
+        return {TASKS: self.end}
+
+    def seek(self, _: TopicPartition, position: int) -> None:
+        self.position = position
+
+
+class Progress(RuleBasedStateMachine):
+    """One partition; `ordering` is set by the test."""
+
+    ordering = "none"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp())
+        self.log = Log()
+        self.host = 0
+        self.out: list[Delivery] = []
+        #: Acknowledged since a person last wanted it to run again.
+        self.acknowledged: set[int] = set()
+        #: What a survivor knows of that: these must not run again.
+        self.safe: set[int] = set()
+        #: Below a person's word: need not run.
+        self.passed_over = 0
+        #: The acknowledgements in the order in which the journal was told.
+        self.journalled: list[int] = []
+
+    @initialize()
+    def start(self) -> None:
+        options = Options(
+            hosts=("h:1",), ordering=self.ordering, state_directory=str(self.state), max_buffered=5
+        )
+        self.inbox = Inbox(options.max_buffered, owner=f"worker-{self.host}")
+        self.out, self.journalled = [], []
+        open_lane(self.log, self.inbox, options, TASKS)
+
+    @property
+    def state(self) -> Path:
+        return self.directory / str(self.host)
+
+    def stop(self) -> None:
+        self.inbox.close()
+        self.inbox.release()
+        attempts._left.clear()
+
+    def known_to_kafka(self) -> set[int]:
+        if self.log.commit is None:
+            return set()
+        said = decode(self.log.commit.metadata)
+        done = {offset for found in said.done for offset in found} if said else set()
+        below = {offset for offset in self.acknowledged if offset < self.log.commit.offset}
+        return below | (done & self.acknowledged)
+
+    # What happens
+
+    @rule(key=KEYS, gap=st.integers(0, 2), count=st.integers(1, 6))
+    def produce(self, key: bytes | None, gap: int, count: int) -> None:
+        for _ in range(count):
+            self.log.append(key, gap)
+
+    @rule(count=st.integers(1, 8))
+    def fetch(self, count: int) -> None:
+        if self.inbox.congested():
+            return
+        found = [record for record in self.log.records if record.offset >= self.log.position]
+        batch = found[:count]
+        self.log.position = batch[-1].offset + 1 if batch else self.log.end
+        self.inbox.push(TASKS, batch, self.log.position)
+
+    @rule()
+    def take(self) -> None:
+        delivery = self.inbox.take({"tasks"})
+        if delivery is None:
+            return
+        record = delivery.record
+        assert record.offset not in self.safe, "done and known, and again"
+        assert record.offset not in {other.record.offset for other in self.out}
+        group = self.group(record)
+        if group is not None:
+            assert group not in [self.group(other.record) for other in self.out], "two at once"
+            before = {
+                other.offset for other in self.log.records
+                if other.offset < record.offset and self.group(other) == group
+                and other.offset >= self.passed_over
+            }  # fmt: skip
+            assert before <= self.acknowledged, "out of order"
+        self.out.append(delivery)
+
+    def group(self, record: Any) -> object:
+        if self.ordering == "none" or (self.ordering == "key" and record.key is None):
+            return None
+        return record.key if self.ordering == "key" else "partition"
+
+    @precondition(lambda self: self.out)
+    @rule(which=st.integers(0, 9))
+    def acknowledge(self, which: int) -> None:
+        delivery = self.out.pop(which % len(self.out))
+        assert self.inbox.settle(delivery.tag)
+        offset = delivery.record.offset
+        self.acknowledged.add(offset)
+        self.safe.add(offset)
+        self.journalled.append(offset)
+
+    @precondition(lambda self: self.out)
+    @rule(which=st.integers(0, 9), failed=st.booleans())
+    def give_back(self, which: int, failed: bool) -> None:
+        delivery = self.out.pop(which % len(self.out))
+        if failed:
+            assert self.inbox.attempt_failed(delivery.tag) == delivery.attempts + 1
+            self.journalled.append(-1)
+        assert self.inbox.requeue(delivery.tag)
+
+    @rule(stored=st.booleans(), confirmed=st.booleans(), all_of_it=st.booleans())
+    def commit(self, stored: bool, confirmed: bool, all_of_it: bool) -> None:
+        commits = self.inbox.commits(uncommitted=not all_of_it)
+        if TASKS not in commits or not stored:
+            return
+        self.log.commit = commits[TASKS]
+        if confirmed:
+            self.inbox.committed(commits)
+            self.journalled.append(-1)
+
+    @rule(torn=st.integers(0, 12))
+    def die(self, torn: int) -> None:
+        self.stop()
+        path = self.state / "tasks-0.journal"
+        if torn and self.journalled:
+            path.write_bytes(path.read_bytes()[:-torn])
+            self.safe -= {self.journalled[-1]} - self.known_to_kafka()
+        self.start()
+
+    @rule()
+    def lose_the_host(self) -> None:
+        self.stop()
+        shutil.rmtree(self.state)
+        self.safe = self.known_to_kafka()
+        self.start()
+
+    @rule(in_order=st.booleans())
+    def move_to_the_other_host(self, in_order: bool) -> None:
+        if in_order:
+            self.commit(True, True, False)
+        self.inbox.drop(TASKS)
+        self.stop()
+        self.host = 1 - self.host
+        self.safe = self.known_to_kafka()
+        self.start()
+
+    @rule(data=st.data())
+    def move_the_offset_by_hand(self, data: st.DataObject) -> None:
+        self.stop()
+        offset = data.draw(st.integers(0, self.log.end))
+        self.log.commit = OffsetAndMetadata(offset, "", -1)
+        self.acknowledged = {done for done in self.acknowledged if done < offset}
+        self.safe = set(self.acknowledged)
+        self.passed_over = offset
+        self.start()
+
+    # What must hold
+
+    @invariant()
+    def nothing_is_committed_that_is_not_done(self) -> None:
+        if self.log.commit is None:
+            return
+        said = decode(self.log.commit.metadata)
+        for record in self.log.records:
+            offset = record.offset
+            told = offset < self.log.commit.offset or (
+                said is not None and any(offset in found for found in said.done)
+            )
+            assert not told or offset in self.acknowledged or offset < self.passed_over
+
+    def teardown(self) -> None:
+        """Everything that is left runs, and then all is done."""
+        if not hasattr(self, "inbox"):
+            return
+        while True:
+            while self.out:
+                self.acknowledge(0)
+            before = self.log.position
+            self.fetch(100)
+            self.take()
+            if not self.out and self.log.position == before == self.log.end:
+                break
+        commits = self.inbox.commits(uncommitted=False)
+        assert commits[TASKS].offset == self.log.end
+        offsets = {record.offset for record in self.log.records}
+        assert {offset for offset in offsets if offset >= self.passed_over} <= self.acknowledged
+        self.stop()
+        shutil.rmtree(self.directory)
+
+
+@pytest.mark.parametrize("ordering", ["partition", "key", "none"])
+def test_whatever_happens(ordering: str) -> None:
+    machine = type("Ordered", (Progress,), {"ordering": ordering})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(max_examples=100, stateful_step_count=40, deadline=None),
+    )
