@@ -1,0 +1,292 @@
+"""What a new process makes of offsets, metadata and journals that others left: on a real broker."""
+
+from __future__ import annotations
+
+import logging
+import random
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaConsumer
+from kafka.structs import OffsetAndMetadata, TopicPartition
+from kombu import Connection, Consumer, Queue
+
+from kombu_kafka import commit_metadata
+from scheduler.local_broker import LocalKafka
+
+from .conftest import Connect, Look, eventually
+
+GROUP = "celery-group"
+
+
+class Worker:
+    """Takes a topic's messages as they come and acknowledges them when told."""
+
+    def __init__(self, connect: Connect, topic: str, **options: Any) -> None:
+        self.connection: Connection = connect(**{"partitions": [0], "ordering": "none", **options})
+        self.messages: dict[int, Any] = {}
+        self.consumer = Consumer(
+            self.connection.channel(), queues=[Queue(topic)], on_message=self._take
+        )
+        self.consumer.consume()
+
+    def _take(self, message: Any) -> None:
+        self.messages[message.delivery_info["offset"]] = message
+
+    def read(self, offsets: set[int]) -> None:
+        """Wait for these offsets, and see that no other comes."""
+
+        def all_there() -> bool:
+            with suppress(TimeoutError):
+                self.connection.drain_events(timeout=0.2)
+            return offsets <= set(self.messages)
+
+        eventually(all_there)
+        assert set(self.messages) == offsets
+
+    def ack(self, *offsets: int) -> None:
+        for offset in offsets:
+            self.messages[offset].ack()
+
+    @property
+    def inbox(self) -> Any:
+        return self.connection.transport.consumer.inbox
+
+    def die(self) -> None:
+        """End without a last commit, as a killed process does."""
+        self.inbox.commits = lambda **_: {}
+        self.end()
+
+    def end(self) -> None:
+        """End in order; what is in flight will run again."""
+        self.connection.transport.consumer.join()
+
+
+@pytest.fixture
+def publish(connect: Connect) -> Callable[[str, int], None]:
+    def many(topic: str, count: int) -> None:
+        connection = connect()
+        producer = connection.Producer()
+        for number in range(count):
+            producer.publish({"n": number}, routing_key=topic, partition=0)
+
+    return many
+
+
+@pytest.fixture
+def word(kafka: LocalKafka) -> Callable[..., OffsetAndMetadata | None]:
+    """Reads, or with an offset writes, the group's commit of partition 0."""
+
+    def speak(topic: str, offset: int | None = None, text: str = "") -> OffsetAndMetadata | None:
+        client = KafkaConsumer(
+            bootstrap_servers=kafka.bootstrap, group_id=GROUP, enable_auto_commit=False
+        )
+        try:
+            partition = TopicPartition(topic, 0)
+            client.assign([partition])
+            if offset is not None:
+                client.commit({partition: OffsetAndMetadata(offset, text, -1)})
+            found: OffsetAndMetadata | None = client.committed(partition, metadata=True)
+            return found
+        finally:
+            client.close()
+
+    return speak
+
+
+def _scattered(connect: Connect, publish: Any, word: Any, topic: str, state: str | None) -> Worker:
+    """Ten messages, of which 2, 3 and 7 are done and Kafka knows it."""
+    publish(topic, 10)
+    worker = Worker(connect, topic, state_directory=state)
+    worker.read(set(range(10)))
+    worker.ack(2, 3, 7)
+
+    def told() -> bool:
+        said = commit_metadata.decode((word(topic) or OffsetAndMetadata(0, "", -1)).metadata)
+        return said is not None and said.done == (range(2, 4), range(7, 8))
+
+    eventually(told)
+    return worker
+
+
+REST = {0, 1, 4, 5, 6, 8, 9}
+
+
+def test_another_host_skips_what_kafka_knows_as_done(
+    connect: Connect, publish: Any, word: Any, look: Look, topic: str, tmp_path: Path
+) -> None:
+    worker = _scattered(connect, publish, word, topic, str(tmp_path))
+    said = commit_metadata.decode(word(topic).metadata)
+    assert said is not None
+    assert said.owner == "kombu-kafka"
+    assert look.committed(topic)[0] == 0
+    worker.die()
+    shutil.rmtree(tmp_path)
+    again = Worker(connect, topic)
+    again.read(REST)
+    again.ack(*REST)
+    eventually(lambda: look.committed(topic)[0] == 10)
+
+
+def test_the_same_host_skips_what_its_journal_knows(
+    connect: Connect, publish: Any, topic: str, tmp_path: Path
+) -> None:
+    """Nothing was ever committed; a damaged line costs that line."""
+    publish(topic, 10)
+    worker = Worker(connect, topic, state_directory=str(tmp_path), commit_interval=3600)
+    worker.read(set(range(10)))
+    worker.ack(2, 3, 7)
+    worker.die()
+    (journal,) = tmp_path.glob("*.journal")
+    journal.write_bytes(journal.read_bytes().replace(b"\n3 done", b"\n4 done"))
+    Worker(connect, topic, state_directory=str(tmp_path)).read(REST | {3})
+
+
+@pytest.mark.parametrize("text", ["somebody's", "v1;00000000;o=;w=0;i=;j=;a=;r="])
+def test_metadata_that_is_not_ours_or_damaged_is_ignored_with_a_warning(
+    connect: Connect,
+    publish: Any,
+    word: Any,
+    topic: str,
+    text: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publish(topic, 5)
+    word(topic, 1, text)
+    Worker(connect, topic).read({1, 2, 3, 4})
+    assert "is damaged or somebody else's" in caplog.text
+
+
+@pytest.mark.parametrize(("to", "runs"), [(0, set(range(10))), (5, set(range(5, 10)))])
+def test_offsets_moved_by_a_person_hold_against_journal_and_metadata(
+    connect: Connect,
+    publish: Any,
+    word: Any,
+    topic: str,
+    tmp_path: Path,
+    to: int,
+    runs: set[int],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """To where it was: what was done above it is to run again. Forward: the rest is passed over."""
+    _scattered(connect, publish, word, topic, str(tmp_path)).die()
+    word(topic, to)  # as kafka-consumer-groups.sh --reset-offsets does: without metadata
+    Worker(connect, topic, state_directory=str(tmp_path)).read(runs)
+    assert "somebody else, who wants records to run again" in caplog.text
+
+
+def test_what_retention_deleted_is_counted_and_what_is_left_begins(
+    connect: Connect,
+    publish: Any,
+    word: Any,
+    topic: str,
+    kafka: LocalKafka,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _scattered(connect, publish, word, topic, None).die()
+    admin = kafka.admin()
+    admin.delete_records({TopicPartition(topic, 0): 6})
+    admin.close()
+    Worker(connect, topic).read({6, 8, 9})
+    # Of 0 to 5, 2 and 3 were done.
+    assert f"4 records of {topic}-0 were deleted by its retention" in caplog.text
+
+
+def test_a_topic_made_anew_begins_at_its_first_record(
+    connect: Connect,
+    publish: Any,
+    word: Any,
+    topic: str,
+    kafka: LocalKafka,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also where it has grown past the offset that was committed of its predecessor."""
+    worker = _scattered(connect, publish, word, topic, None)
+    worker.ack(*REST)
+    said = eventually(lambda: word(topic) if word(topic).offset == 10 else None)
+    worker.die()
+    admin = kafka.admin()
+    admin.delete_topics([topic])
+    eventually(lambda: topic not in admin.list_topics())
+    admin.close()
+    kafka.create_topic(topic, 1)
+    publish(topic, 12)
+    word(topic, 10, said.metadata)  # committed once more by a worker that knew nothing of it
+    Worker(connect, topic).read(set(range(12)))
+    assert "a topic that was deleted and made anew since" in caplog.text
+
+
+def test_many_done_behind_one_that_hangs_stop_nothing(
+    connect: Connect, publish: Any, word: Any, look: Look, topic: str
+) -> None:
+    publish(topic, 3000)
+    worker = Worker(connect, topic)
+    hanging, done = 0, 0
+    while done < 2999:
+        worker.connection.drain_events(timeout=20)
+        for offset in [offset for offset in worker.messages if offset != hanging]:
+            worker.messages.pop(offset).ack()
+            done += 1
+    partition = TopicPartition(topic, 0)
+    statistics = worker.inbox.statistics()[partition]
+    assert (statistics.in_flight, statistics.tracked, statistics.paused_by) == (1, 1, "")
+
+    def told() -> bool:
+        said = commit_metadata.decode(word(topic).metadata)
+        return said is not None and said.done == (range(1, 3000),)
+
+    eventually(told)
+    assert len(word(topic).metadata) < 100
+    worker.ack(hanging)
+    eventually(lambda: look.committed(topic)[0] == 3000)
+
+
+@pytest.mark.parametrize("ordering", ["partition", "key", "none"])
+def test_random_deaths_lose_nothing_and_repeat_nothing_that_was_acknowledged(
+    connect: Connect, look: Look, topic: str, tmp_path: Path, ordering: str
+) -> None:
+    """A short run of the model's schedules (test_progress_model) on a real broker."""
+    seed = random.randrange(10**6)
+    logging.getLogger(__name__).warning("seed %d", seed)
+    dice = random.Random(seed)
+    producer = connect().Producer()
+    keys = [dice.choice([None, "a", "b", "c"]) for _ in range(120)]
+    for number, key in enumerate(keys):
+        producer.publish({"n": number}, routing_key=topic, partition=0, partition_key=key)
+    acknowledged: list[int] = []
+    for life in range(8):
+        last = life == 7
+        worker = Worker(connect, topic, ordering=ordering, state_directory=str(tmp_path))
+        steps = 10**6 if last else dice.randint(5, 60)
+        for _ in range(steps):
+            if len(acknowledged) == len(keys):
+                break
+            try:
+                worker.connection.drain_events(timeout=0.3 if worker.messages else 10)
+            except TimeoutError:
+                assert worker.messages
+            assert not worker.messages.keys() & set(acknowledged)
+            running = [keys[offset] for offset in worker.messages]
+            if ordering == "partition":
+                assert list(worker.messages) in ([], [len(acknowledged)])
+            elif ordering == "key":
+                named = [key for key in running if key is not None]
+                assert len(named) == len(set(named))
+            offset = dice.choice(list(worker.messages))
+            if dice.random() < 0.6 or last:
+                worker.messages.pop(offset).ack()
+                acknowledged.append(offset)
+            elif dice.random() < 0.2:
+                worker.messages.pop(offset).requeue()
+        if not last:
+            dice.choice([worker.die, worker.end])()
+    assert sorted(acknowledged) == list(range(len(keys)))
+    if ordering != "none":
+        for key in {"a", "b", "c"}:
+            of_key = [offset for offset in acknowledged if keys[offset] == key]
+            assert of_key == sorted(of_key), seed
+    eventually(lambda: look.committed(topic)[0] == len(keys))
