@@ -122,7 +122,6 @@ class Progress(RuleBasedStateMachine):
         for _ in range(count):
             self.log.append(key, gap)
 
-    @rule(count=st.integers(1, 8))
     def fetch(self, count: int) -> None:
         if self.inbox.congested():
             return
@@ -131,7 +130,14 @@ class Progress(RuleBasedStateMachine):
         self.log.position = batch[-1].offset + 1 if batch else self.log.end
         self.inbox.push(TASKS, batch, self.log.position)
 
-    @rule()
+    @rule(counts=st.lists(st.integers(1, 8), min_size=1, max_size=4))
+    def work(self, counts: list[int]) -> None:
+        """Fetch some, take what may go."""
+        for count in counts:
+            self.fetch(count)
+            for _ in range(count):
+                self.take()
+
     def take(self) -> None:
         delivery = self.inbox.take({"tasks"})
         if delivery is None:
@@ -156,7 +162,12 @@ class Progress(RuleBasedStateMachine):
         return record.key if self.ordering == "key" else "partition"
 
     @precondition(lambda self: self.out)
-    @rule(which=st.integers(0, 9))
+    @rule(some=st.lists(st.integers(0, 9), min_size=1, max_size=6))
+    def finish(self, some: list[int]) -> None:
+        for which in some:
+            if self.out:
+                self.acknowledge(which)
+
     def acknowledge(self, which: int) -> None:
         delivery = self.out.pop(which % len(self.out))
         assert self.inbox.settle(delivery.tag)
@@ -184,7 +195,20 @@ class Progress(RuleBasedStateMachine):
             self.inbox.committed(commits)
             self.journalled.append(-1)
 
-    @rule(torn=st.integers(0, 12))
+    @precondition(lambda self: self.journalled or self.out)
+    @rule(torn=st.integers(0, 12), data=st.data())
+    def disturb(self, torn: int, data: st.DataObject) -> None:
+        """Die, most often; or something worse."""
+        kind = data.draw(st.sampled_from(["die", "die", "die", "lose", "move", "leave", "reset"]))
+        if kind == "die":
+            self.die(torn)
+        elif kind == "lose":
+            self.lose_the_host()
+        elif kind == "reset":
+            self.move_the_offset_by_hand(data.draw(st.integers(0, self.log.end)))
+        else:
+            self.move_to_the_other_host(in_order=kind == "leave")
+
     def die(self, torn: int) -> None:
         self.stop()
         path = self.state / "tasks-0.journal"
@@ -193,14 +217,12 @@ class Progress(RuleBasedStateMachine):
             self.safe -= {self.journalled[-1]} - self.known_to_kafka()
         self.start()
 
-    @rule()
     def lose_the_host(self) -> None:
         self.stop()
         shutil.rmtree(self.state)
         self.safe = self.known_to_kafka()
         self.start()
 
-    @rule(in_order=st.booleans())
     def move_to_the_other_host(self, in_order: bool) -> None:
         if in_order:
             self.commit(True, True, False)
@@ -210,10 +232,8 @@ class Progress(RuleBasedStateMachine):
         self.safe = self.known_to_kafka()
         self.start()
 
-    @rule(data=st.data())
-    def move_the_offset_by_hand(self, data: st.DataObject) -> None:
+    def move_the_offset_by_hand(self, offset: int) -> None:
         self.stop()
-        offset = data.draw(st.integers(0, self.log.end))
         self.log.commit = OffsetAndMetadata(offset, "", -1)
         self.acknowledged = {done for done in self.acknowledged if done < offset}
         self.safe = set(self.acknowledged)
@@ -259,5 +279,5 @@ def test_whatever_happens(ordering: str) -> None:
     machine = type("Ordered", (Progress,), {"ordering": ordering})
     run_state_machine_as_test(
         machine,
-        settings=settings(max_examples=100, stateful_step_count=40, deadline=None),
+        settings=settings(max_examples=60, stateful_step_count=40, deadline=None),
     )
