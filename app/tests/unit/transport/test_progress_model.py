@@ -190,7 +190,9 @@ class Progress(RuleBasedStateMachine):
         commits = self.inbox.commits(uncommitted=not all_of_it)
         if TASKS not in commits or not stored:
             return
+        before = self.known_to_kafka()
         self.log.commit = commits[TASKS]
+        assert before <= self.known_to_kafka(), "Kafka was made to forget"
         if confirmed:
             self.inbox.committed(commits)
             self.journalled.append(-1)
