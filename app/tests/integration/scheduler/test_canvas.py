@@ -94,6 +94,8 @@ def test_bulk_and_children_that_are_replaced(plain: Plain) -> None:
 
 
 def test_beat(plain: Plain) -> None:
+    if plain.results == "rpc://":
+        return  # beat knows nothing of results
     beat = plain.start("-s", str(plain.directory / "schedule"), command="beat")
     eventually("three ticks", lambda: plain.noted().count("end tick") >= 3)
     beat.send_signal(signal.SIGTERM)

@@ -77,9 +77,9 @@ def test_a_warm_stop_loses_nothing_and_runs_nothing_twice(plain: Plain, pool: st
     """The last test of a pool: its worker ends in it, and another one goes on."""
     eventually("the lag is 0", lambda: plain.lag() == 0)
     plain.ledger.unlink(missing_ok=True)
-    names = [f"{kind}-{number}" for kind in ("early", "late") for number in range(6)]
+    names = [f"{kind}-{number}" for kind in ("early", "late") for number in range(4)]
     for name in names:
-        plain.send("work_late" if name.startswith("late") else "work", name, 0.3)
+        plain.send("work_late" if name.startswith("late") else "work", name, 0.2)
     eventually("a start", plain.noted)
     (worker,) = plain.processes
     worker.send_signal(signal.SIGTERM)
