@@ -137,6 +137,8 @@ class Node:
         self.port = processes.free_port()
         self.controller_port = processes.free_port()
         self.ports = {name: processes.free_port() for name in cluster.listeners}
+        #: `host:port` that a listener tells clients, where that is not its own (a proxy's).
+        self.advertised: dict[str, str] = {}
         self.log = cluster.directory / f"kafka{node_id}.log"
         #: More options for its Java (an agent); taken at the next start.
         self.jvm: tuple[str, ...] = ()
@@ -201,6 +203,10 @@ class Node:
             f"{node.id}@127.0.0.1:{node.controller_port}" for node in self._cluster.nodes
         )
         named = "".join(f",{name}://localhost:{port}" for name, port in self.ports.items())
+        told = "".join(
+            f",{name}://{self.advertised.get(name, f'localhost:{port}')}"
+            for name, port in self.ports.items()
+        )
         protocols = "".join(f",{name}:{kind}" for name, kind in self._cluster.listeners.items())
         properties = {
             "process.roles": "broker,controller",
@@ -208,7 +214,7 @@ class Node:
             "controller.quorum.voters": voters,
             "controller.listener.names": "CONTROLLER",
             "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port}{named}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}{named}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}{told}",
             "listener.security.protocol.map": f"PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}",
             "log.dirs": self._data,
             "auto.create.topics.enable": "true",

@@ -1,0 +1,72 @@
+"""A TCP proxy before each broker, to cut connections and to hold data up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+
+from scheduler import processes
+
+__all__ = ["Proxy"]
+
+
+class Proxy:
+    """Passes connections on to one port, in a thread of its own.
+
+    Args:
+        target: The port, on `localhost`.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.port = processes.free_port()
+        #: Seconds that each piece of data is held up.
+        self.delay = 0.0
+        self._target = target
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        server = asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = asyncio.run_coroutine_threadsafe(server, self._loop).result(10)
+
+    def cut(self) -> int:
+        """Break every connection; return how many."""
+        return asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result(10)
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._server.close)
+        self.cut()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.close()
+
+    async def _cut(self) -> int:
+        writers = list(self._writers)
+        for writer in writers:
+            writer.transport.abort()
+        return len(writers) // 2
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there, back = await asyncio.open_connection("localhost", self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, back}
+        await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+        self._writers -= {writer, back}
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65536):
+                if self.delay:
+                    await asyncio.sleep(self.delay)
+                sink.write(data)
+                await sink.drain()
+        sink.transport.abort()

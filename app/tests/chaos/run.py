@@ -1,0 +1,258 @@
+"""A chaos run: a cluster behind proxies, queues under load, faults, and the verdict."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from kafka.errors import KafkaError
+
+from scheduler.local_broker import LocalKafka
+from scheduler.local_worker import LocalWorker, LocalWorkerError
+from scheduler.preflight import EX_CONFIG
+from tests.chaos.history import History
+from tests.chaos.load import Load, Plan
+from tests.chaos.proxy import Proxy
+from tests.chaos.schedule import Fault, draw
+from tests.chaos.verdict import Verdict
+
+__all__ = ["SESSION_TIMEOUT", "Chaos", "ChaosError", "children"]
+
+#: Seconds without a sign of life after which a worker's partitions go to others.
+SESSION_TIMEOUT = 6.0
+#: Seconds for everything to be done when the faults are over.
+RECOVERY = 120.0
+#: The group of the dispatchers of `celery_delay`; who is in it is at work.
+DISPATCHERS = "celery_delay.dispatcher"
+
+
+class ChaosError(Exception):
+    """The system did not recover; the message shows what is missing."""
+
+
+class Chaos:
+    """A cluster of three brokers behind proxies; a context manager.
+
+    Args:
+        directory: Where the history and all logs lie.
+        seed: What faults and tasks follow from.
+        say: Called with a line for every fault.
+    """
+
+    def __init__(self, directory: Path, seed: int, say: Callable[[str], object]) -> None:
+        self.directory, self.seed, self._say = directory, seed, say
+        directory.mkdir(parents=True, exist_ok=True)
+        self.history = History(directory / "history.jsonl")
+        self.counts: Counter[str] = Counter()
+        self.kafka = LocalKafka(
+            3, directory=directory / "kafka", listeners={"PROXIED": "PLAINTEXT"}
+        )
+        self.proxies = [Proxy(node.ports["PROXIED"]) for node in self.kafka.nodes]
+        for node, proxy in zip(self.kafka.nodes, self.proxies, strict=True):
+            node.advertised["PROXIED"] = f"127.0.0.1:{proxy.port}"
+        self._loads: list[Load] = []
+        self._ended: list[str] = []
+        self._rounds = 0
+
+    def __enter__(self) -> Chaos:
+        for proxy in self.proxies:
+            proxy.start()
+        self.kafka.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for load in self._loads:
+            for worker in load.workers:
+                with suppress(ProcessLookupError, LocalWorkerError):
+                    os.killpg(worker.pid, signal.SIGCONT)
+                worker.kill()
+                worker.stop()
+        for node in self.kafka.nodes:
+            node.kill()
+        for proxy in self.proxies:
+            proxy.stop()
+
+    def round(
+        self, plans: Sequence[Plan], seconds: float, rate: float, least: int = 0
+    ) -> dict[str, Verdict]:
+        """Put queues under load and faults, wait until all is done, and judge.
+
+        Args:
+            plans: The queues.
+            seconds: How long faults come.
+            rate: Tasks a second, for each queue.
+            least: Tasks that each queue is sent at the least, should publishing be held up.
+
+        Returns:
+            The verdict on each queue.
+        """
+        addresses = [f"127.0.0.1:{proxy.port}" for proxy in self.proxies]
+        self._rounds += 1
+        seed = self.seed * 1000 + self._rounds
+        self._loads = [
+            Load(
+                self.kafka, addresses, plan, self.history, self.directory,
+                seed=seed, session_timeout=SESSION_TIMEOUT,
+            )
+            for plan in plans
+        ]  # fmt: skip
+        for worker in self._workers():
+            worker.start()
+        for worker in self._workers():
+            worker.wait_ready()
+        for load in self._loads:
+            load.publish(rate)
+        for fault in draw(seed, seconds, SESSION_TIMEOUT):
+            self._pause(fault.pause)
+            self._strike(fault)
+        self._pause(RECOVERY, until=lambda: all(load.sent >= least for load in self._loads))
+        for load in self._loads:
+            load.stop_publishing()
+        self._recover()
+        verdicts = {load.plan.queue: load.verdict() for load in self._loads}
+        for name in self._ended:
+            verdicts[name.rpartition("-")[0]].faults.append(f"{name} ended for good")
+        self._ended.clear()
+        for load in self._loads:
+            for worker in load.workers:
+                worker.terminate()
+            for worker in load.workers:
+                worker.stop()
+            load.close()
+        self._loads = []
+        return verdicts
+
+    def _workers(self) -> list[LocalWorker]:
+        return [worker for load in self._loads for worker in load.workers]
+
+    def _pause(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+        """Wait, and start again what ended, as systemd does."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not until():
+            for worker in self._workers():
+                if not worker.running:
+                    code = worker.wait(0)
+                    self.counts[f"ended with code {code}"] += 1
+                    self._note("kill-worker", worker=worker.name, code=code)
+                    if code == EX_CONFIG:
+                        self._ended.append(worker.name)
+                    worker.stop()  # whatever is left of it
+                    worker.start()
+                with suppress(LocalWorkerError):
+                    worker.look()
+            time.sleep(0.05)
+
+    def _note(self, kind: str, **facts: object) -> None:
+        self.history.note("hit", kind=kind, **facts)
+
+    def _strike(self, fault: Fault) -> None:
+        number = fault.target % 3
+        if fault.kind in ("kill-broker", "cut", "slow"):
+            self._say(f"{fault.kind} {number + 1}")
+            since = time.monotonic()
+            if fault.kind == "kill-broker":
+                self._kill_broker(number, fault.seconds)
+            elif fault.kind == "cut":
+                self.proxies[number].cut()
+            else:
+                self.proxies[number].delay = fault.strength
+                self._pause(fault.seconds)
+                self.proxies[number].delay = 0.0
+            self._note(fault.kind, since=since)
+        else:
+            worker = self._pick(fault)
+            if worker is None:
+                return
+            self._say(f"{fault.kind} {worker.name}")
+            {
+                "kill-worker": self._kill_worker,
+                "kill-dispatcher": self._kill_worker,
+                "kill-child": self._kill_child,
+                "freeze": self._freeze,
+            }[fault.kind](worker, fault)
+        self.counts[fault.kind] += 1
+
+    def _pick(self, fault: Fault) -> LocalWorker | None:
+        """Choose a worker that is ready: one that starts has nothing in flight."""
+        workers = self._workers()
+        ready = [worker for worker in workers if worker.ready and worker.running]
+        if fault.kind == "kill-dispatcher":
+            names = self._dispatchers()
+            ready = [worker for worker in ready if worker.name in names]
+        return ready[fault.target % len(ready)] if ready else None
+
+    def _dispatchers(self) -> set[str]:
+        admin = self.kafka.admin()
+        try:
+            group = admin.describe_groups([DISPATCHERS])[DISPATCHERS]
+            return {
+                member["client_id"] for member in group["members"] if member["member_assignment"]
+            }
+        except (KafkaError, KeyError):
+            return set()
+        finally:
+            admin.close()
+
+    def _kill_worker(self, worker: LocalWorker, fault: Fault) -> None:
+        worker.kill()
+        self._note(fault.kind, worker=worker.name)
+        worker.start()
+
+    def _kill_child(self, worker: LocalWorker, fault: Fault) -> None:
+        pids = children(worker.pid)
+        if not pids:
+            return
+        pid = pids[fault.target % len(pids)]
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        self._note(fault.kind, worker=worker.name, pid=pid)
+
+    def _freeze(self, worker: LocalWorker, fault: Fault) -> None:
+        os.killpg(worker.pid, signal.SIGSTOP)
+        self._note(fault.kind, worker=worker.name, seconds=round(fault.seconds, 1))
+        self._pause(fault.seconds)
+        self.history.note("thaw", worker=worker.name)
+        os.killpg(worker.pid, signal.SIGCONT)
+
+    def _kill_broker(self, number: int, seconds: float) -> None:
+        node = self.kafka.nodes[number]
+        node.kill()
+        self._pause(seconds)
+        node.start()
+        # Another may only be killed when this one is back: two of three are too many.
+        self._pause(60, until=lambda: self._in_sync(node.id))
+
+    def _in_sync(self, node_id: int) -> bool:
+        admin = self.kafka.admin()
+        try:
+            topics = admin.describe_topics()
+            return all(
+                node_id in partition["isr_nodes"] or node_id not in partition["replica_nodes"]
+                for topic in topics
+                for partition in topic["partitions"]
+            )
+        except KafkaError:
+            return False
+        finally:
+            admin.close()
+
+    def _recover(self) -> None:
+        deadline = time.monotonic() + RECOVERY
+        while any(load.missing() for load in self._loads):
+            if time.monotonic() > deadline:
+                break  # the verdict says what is lost
+            self._pause(0.2)
+        self._pause(1)  # what runs twice may still be running
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    found: Iterable[Path] = Path(f"/proc/{pid}/task").glob("*/children")
+    with suppress(OSError):
+        return [int(child) for path in found for child in path.read_text().split()]
+    return []

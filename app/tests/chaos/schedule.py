@@ -1,0 +1,63 @@
+"""Which fault comes when: drawn from a seed, so that the same seed makes the same faults."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+__all__ = ["KINDS", "Fault", "draw"]
+
+#: What can happen, and how often in comparison.
+KINDS = {
+    "kill-worker": 4,
+    "kill-child": 3,
+    "kill-dispatcher": 2,
+    "freeze": 3,
+    "kill-broker": 2,
+    "cut": 2,
+    "slow": 2,
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault.
+
+    Attributes:
+        pause: Seconds to leave the system alone before it.
+        kind: One of `KINDS`.
+        target: Picks the worker or broker: a number, to be taken modulo how many there are.
+        seconds: How long it lasts, where it lasts.
+        strength: Seconds that each piece of data is held up, where brokers are slow.
+    """
+
+    pause: float
+    kind: str
+    target: int
+    seconds: float
+    strength: float
+
+
+def draw(seed: int, seconds: float, session_timeout: float) -> list[Fault]:
+    """Draw faults for `seconds`, every kind once before any comes a second time.
+
+    Args:
+        seed: What the faults follow from.
+        seconds: How long they shall last together, at the least.
+        session_timeout: Some freezes last longer than this, most don't.
+    """
+    chance = random.Random(seed)
+    deck = list(KINDS)
+    chance.shuffle(deck)
+    faults: list[Fault] = []
+    total = 0.0
+    while total < seconds:
+        kind = deck.pop() if deck else chance.choices(list(KINDS), list(KINDS.values()))[0]
+        pause = chance.uniform(0.5, 4)
+        lasts = chance.uniform(0.5, 4)
+        if kind == "freeze" and chance.random() < 0.3:
+            lasts = session_timeout + chance.uniform(1, 4)
+        fault = Fault(pause, kind, chance.randrange(60), lasts, chance.uniform(0.02, 0.2))
+        faults.append(fault)
+        total += pause + (lasts if kind in ("freeze", "kill-broker", "slow") else 0)
+    return faults

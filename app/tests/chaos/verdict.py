@@ -1,0 +1,216 @@
+"""What a history proves: nothing lost, order kept, and why whatever ran twice did."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from tests.chaos.history import Event
+
+__all__ = ["SETTLE", "Verdict", "judge"]
+
+#: Seconds from a task's end until Kafka must know it: `commit_interval`, a transaction, a slow machine.
+SETTLE = 2.0
+
+#: A task: its lane and its number there.
+Task = tuple[str, int]
+
+
+@dataclass
+class Run:
+    """One run of a task."""
+
+    worker: str
+    pid: int
+    at: tuple[int, int]
+    begun: float
+    ended: float | None = None
+    killed: bool = False
+    frozen: bool = False
+
+
+@dataclass
+class Verdict:
+    """What one queue's tasks went through.
+
+    Attributes:
+        confirmed: Tasks whose publishing was confirmed.
+        unsure: Tasks whose publishing failed; they may have run or not.
+        done: Different tasks that ended.
+        lost: Confirmed tasks that never ended and are no dead letters.
+        dead: Tasks that are dead letters.
+        repeats_running: Runs of a task that ran when its worker was killed or frozen.
+        repeats_unsettled: Runs of a task that had ended, but Kafka had not been told when its worker
+            was hit (only another worker runs those again: the journal of its own knows).
+        overlaps: Runs that began while one of the same lane, which had been frozen, was not over.
+        together: Runs that began while another of the same lane ran.
+        disordered: Runs out of their lane's order.
+        unexplained: Repeats of what was not in flight at a kill, and second records of a task.
+        faults: A sentence for each of the last three: promises that were broken.
+    """
+
+    confirmed: int = 0
+    unsure: int = 0
+    done: int = 0
+    lost: list[Task] = field(default_factory=list)
+    dead: int = 0
+    repeats_running: int = 0
+    repeats_unsettled: int = 0
+    overlaps: int = 0
+    together: int = 0
+    disordered: int = 0
+    unexplained: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.lost and not self.faults
+
+
+class _Judge:
+    def __init__(self, ordered: bool, rewinds: bool) -> None:
+        self.verdict = Verdict()
+        self.ordered, self.rewinds = ordered, rewinds
+        self.runs: defaultdict[Task, list[Run]] = defaultdict(list)
+        self.alive: defaultdict[str, list[Run]] = defaultdict(list)
+        #: By lane: the task begun last, and the highest ever begun.
+        self.last: dict[str, int] = {}
+        self.highest: dict[str, int] = {}
+        #: By worker: when it was hit.
+        self.hits: defaultdict[str, list[float]] = defaultdict(list)
+        self.frozen: set[str] = set()
+        #: Stretches in which brokers were in trouble, so that commits took longer.
+        self.trouble: list[tuple[float, float]] = []
+
+    def start(self, event: Event) -> None:
+        lane, number = event["lane"], event["n"]
+        task, at = (lane, number), (event["at"][0], event["at"][1])
+        run = Run(event["worker"], event["pid"], at, event["t"])
+        if self.ordered:
+            self._alone(run, lane, number)
+        before = self.runs[task]
+        if before:
+            self._repeat(task, before[-1], run)
+        if self.ordered and not event["late"]:
+            self._in_order(lane, number, again=bool(before))
+        before.append(run)
+        self.alive[lane].append(run)
+
+    def end(self, event: Event) -> None:
+        for run in self.alive[event["lane"]]:
+            if run.pid == event["pid"]:
+                run.ended = event["t"]
+        for run in self.runs[event["lane"], event["n"]]:
+            if run.pid == event["pid"] and run.ended is None:
+                run.ended = event["t"]
+        self._bury()
+
+    def hit(self, event: Event) -> None:
+        worker, kind = event.get("worker"), event["kind"]
+        if worker is None:
+            self.trouble.append((event["since"], event["t"]))
+            return
+        self.hits[worker].append(event["t"])
+        for runs in self.alive.values():
+            for run in runs:
+                if (
+                    run.worker == worker
+                    and kind != "freeze"
+                    and event.get("pid") in (None, run.pid)
+                ):
+                    run.killed = True
+                elif run.worker == worker and kind == "freeze":
+                    run.frozen = True
+        self._bury()
+
+    def _bury(self) -> None:
+        for lane, runs in self.alive.items():
+            self.alive[lane] = [run for run in runs if run.ended is None and not run.killed]
+
+    def _alone(self, run: Run, lane: str, number: int) -> None:
+        for other in self.alive[lane]:
+            if other.frozen:
+                self.verdict.overlaps += 1
+            else:
+                self.verdict.together += 1
+                self.verdict.faults.append(
+                    f"{lane}: {number} (offset {run.at[1]}, {run.worker}) began while offset"
+                    f" {other.at[1]} ran ({other.worker})"
+                )
+
+    def _repeat(self, task: Task, before: Run, run: Run) -> None:
+        what = f"{task[0]}: {task[1]} (offset {run.at[1]}, {run.worker})"
+        if before.at != run.at:
+            self.verdict.unexplained += 1
+            self.verdict.faults.append(f"{what} has a second record, the first was {before.at}")
+        elif before.killed or before.frozen:
+            self.verdict.repeats_running += 1
+        elif self._unsettled(before):
+            self.verdict.repeats_unsettled += 1
+        else:
+            self.verdict.unexplained += 1
+            self.verdict.faults.append(
+                f"{what} ran again at {run.begun:.2f}, and was not in flight at a kill: it ran from"
+                f" {before.begun:.2f} to {before.ended} on {before.worker}"
+            )
+
+    def _unsettled(self, run: Run) -> bool:
+        """Say whether its worker was hit before Kafka can have heard of the run's end."""
+        assert run.ended is not None
+        known = run.ended + SETTLE
+        for since, until in sorted(self.trouble):
+            if since <= known and run.ended <= until:
+                known = max(known, until + SETTLE)
+        return any(run.begun <= hit <= known for hit in self.hits[run.worker])
+
+    def _in_order(self, lane: str, number: int, again: bool) -> None:
+        last, highest = self.last.get(lane, -1), self.highest.get(lane, -1)
+        if not again and number < highest:
+            self.verdict.disordered += 1
+            self.verdict.faults.append(f"{lane}: {number} ran for the first time after {highest}")
+        elif again and number < last and not self.rewinds:
+            self.verdict.disordered += 1
+            self.verdict.faults.append(f"{lane}: {number} ran again after {last}")
+        self.last[lane], self.highest[lane] = number, max(number, highest)
+
+
+def judge(
+    events: Iterable[Event],
+    queue: str,
+    *,
+    ordered: bool,
+    rewinds: bool,
+    dead: Collection[Task] = (),
+) -> Verdict:
+    """Judge the tasks of one queue.
+
+    Args:
+        events: The history.
+        queue: Which queue.
+        ordered: Whether a lane's tasks run one at a time, in order.
+        rewinds: Whether another worker may go on from the last commit, and so run tasks again
+            that others ran after.
+        dead: The tasks that are dead letters.
+    """
+    court = _Judge(ordered, rewinds)
+    confirmed: set[Task] = set()
+    for event in events:
+        kind = event["e"]
+        if kind == "hit":
+            court.hit(event)
+        elif event.get("q") != queue:
+            continue
+        elif kind == "sent":
+            confirmed.add((event["lane"], event["n"]))
+        elif kind == "unsure":
+            court.verdict.unsure += 1
+        elif kind == "start":
+            court.start(event)
+        elif kind == "end":
+            court.end(event)
+    verdict = court.verdict
+    done = {task for task, runs in court.runs.items() if any(run.ended for run in runs)}
+    verdict.confirmed, verdict.done, verdict.dead = len(confirmed), len(done), len(set(dead))
+    verdict.lost = sorted(confirmed - done - set(dead))
+    return verdict

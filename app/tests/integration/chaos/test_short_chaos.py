@@ -1,0 +1,29 @@
+"""The chaos run (`make chaos`) in short: every kind of fault once, a fixed seed, two queues at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.chaos.load import Plan
+from tests.chaos.run import Chaos
+from tests.chaos.schedule import KINDS
+
+#: With this seed, every kind of fault comes in so many seconds.
+SEED = 11
+SECONDS = 14.0
+#: Tasks of each queue, at the least.
+TASKS = 100
+
+
+def test_short_chaos(tmp_path: Path) -> None:
+    """Bound partitions in order, a group in the order of keys: nothing is lost, order is kept."""
+    said: list[str] = []
+    with Chaos(tmp_path, SEED, said.append) as chaos:
+        plans = [Plan("partition", "static"), Plan("key", "group")]
+        verdicts = chaos.round(plans, SECONDS, rate=15, least=TASKS)
+    for queue, verdict in verdicts.items():
+        assert verdict.ok, (queue, verdict, said)
+        assert verdict.confirmed >= TASKS, (queue, verdict)
+    assert {kind for kind in KINDS if chaos.counts[kind]} >= KINDS.keys() - {"kill-dispatcher"}, (
+        said
+    )

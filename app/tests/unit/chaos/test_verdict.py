@@ -1,0 +1,162 @@
+"""The judge of chaos runs, on histories made up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.chaos.schedule import KINDS, draw
+from tests.chaos.verdict import SETTLE, Verdict, judge
+
+
+class Story:
+    """A history, told in seconds."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def sent(self, number: int, lane: str = "a") -> None:
+        self.events.append({"e": "sent", "q": "q", "lane": lane, "n": number})
+
+    def run(
+        self, event: str, number: int, t: float, *, worker: str = "w", at: int | None = None,
+        lane: str = "a", late: bool = False,
+    ) -> None:  # fmt: skip
+        offset = number if at is None else at
+        self.events.append(
+            {"e": event, "q": "q", "lane": lane, "n": number, "t": t, "worker": worker,
+             "pid": f"{worker}-{lane}", "at": [0, offset], "late": late}
+        )  # fmt: skip
+
+    def whole(self, number: int, t: float, **facts: Any) -> None:
+        self.run("start", number, t, **facts)
+        self.run("end", number, t + 0.1, **facts)
+
+    def hit(self, kind: str, t: float, **facts: Any) -> None:
+        self.events.append({"e": "hit", "kind": kind, "t": t, **facts})
+
+    def verdict(self, *, ordered: bool = True, rewinds: bool = False, **facts: Any) -> Verdict:
+        return judge(self.events, "q", ordered=ordered, rewinds=rewinds, **facts)
+
+
+def test_all_is_well() -> None:
+    story = Story()
+    for number in range(3):
+        story.sent(number)
+        story.whole(number, number)
+    verdict = story.verdict()
+    assert verdict.ok
+    assert (verdict.confirmed, verdict.done) == (3, 3)
+
+
+def test_lost() -> None:
+    story = Story()
+    story.sent(0)
+    story.sent(1)
+    story.run("start", 0, 1)
+    assert story.verdict().lost == [("a", 0), ("a", 1)]
+    assert story.verdict(dead=[("a", 0)]).lost == [("a", 1)]
+
+
+def test_two_at_once() -> None:
+    story = Story()
+    story.run("start", 0, 1)
+    story.run("start", 1, 2, worker="other")
+    assert story.verdict().together == 1
+    assert story.verdict(ordered=False).ok
+
+
+def test_lanes_are_apart() -> None:
+    story = Story()
+    story.run("start", 5, 1)
+    story.run("start", 0, 2, lane="b")
+    assert story.verdict().ok
+
+
+def test_out_of_order() -> None:
+    story = Story()
+    story.whole(1, 1)
+    story.whole(0, 2)
+    assert story.verdict().disordered == 1
+    assert story.verdict(ordered=False).ok
+
+
+def test_a_delayed_task_has_no_place() -> None:
+    story = Story()
+    story.whole(1, 1)
+    story.whole(0, 2, late=True)
+    assert story.verdict().ok
+
+
+def test_what_ran_at_a_kill_may_run_again() -> None:
+    story = Story()
+    story.run("start", 0, 1)
+    story.hit("kill-worker", 1.05, worker="w")
+    story.whole(0, 2)
+    verdict = story.verdict()
+    assert verdict.ok
+    assert verdict.repeats_running == 1
+
+
+def test_another_workers_kill_explains_nothing() -> None:
+    story = Story()
+    story.whole(0, 1)
+    story.hit("kill-worker", 1.2, worker="other")
+    story.whole(0, 2)
+    assert story.verdict().unexplained == 1
+
+
+def test_only_what_was_not_committed_may_run_again() -> None:
+    for kill, unsettled in ((1.2, 1), (1.2 + SETTLE, 0)):
+        story = Story()
+        story.whole(0, 1)
+        story.hit("kill-worker", kill, worker="w")
+        story.whole(0, 9, worker="other")
+        verdict = story.verdict()
+        assert (verdict.repeats_unsettled, verdict.unexplained) == (unsettled, 1 - unsettled)
+
+
+def test_no_commit_while_a_broker_is_away() -> None:
+    story = Story()
+    story.whole(0, 1)
+    story.hit("kill-broker", 8, since=1.5)
+    story.hit("kill-worker", 8.5, worker="w")
+    story.whole(0, 9, worker="other")
+    assert story.verdict().repeats_unsettled == 1
+
+
+def test_a_rewind_is_for_groups() -> None:
+    story = Story()
+    story.whole(0, 1)
+    story.whole(1, 1.2)
+    story.hit("kill-worker", 1.4, worker="w")
+    story.whole(0, 2, worker="other")
+    story.whole(1, 2.2, worker="other")
+    assert story.verdict(rewinds=True).ok
+    assert story.verdict(rewinds=False).disordered == 1
+
+
+def test_a_frozen_run_may_overlap_another() -> None:
+    story = Story()
+    story.run("start", 0, 1)
+    story.hit("freeze", 1.05, worker="w")
+    story.whole(0, 9, worker="other")
+    verdict = story.verdict()
+    assert verdict.ok
+    assert (verdict.overlaps, verdict.repeats_running) == (1, 1)
+
+
+def test_a_second_record_is_a_fault() -> None:
+    story = Story()
+    story.whole(0, 1)
+    story.whole(0, 2, at=7)
+    assert story.verdict().unexplained == 1
+
+
+def test_the_same_seed_draws_the_same_faults() -> None:
+    assert draw(7, 300, 6) == draw(7, 300, 6)
+    assert draw(7, 300, 6) != draw(8, 300, 6)
+
+
+def test_every_kind_comes_before_any_comes_again() -> None:
+    faults = draw(7, 300, 6)
+    assert {fault.kind for fault in faults[: len(KINDS)]} == KINDS.keys()
