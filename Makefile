@@ -49,6 +49,15 @@ integration: archive  ## integration tests, on a real broker that they start
 	@scripts/bootstrap.sh servers
 	pytest app/tests/integration
 
+.PHONY: chaos
+chaos: archive  ## 15 minutes of random faults under load; CHAOS_SEED replays a run, CHAOS_SECONDS shortens it
+	PYTHONPATH=$(CURDIR)/app python -m tests.chaos
+
+.PHONY: chaos-compare
+chaos-compare: archive  ## the same kills for this transport, kombu's confluentkafka, Redis and RabbitMQ
+	@scripts/bootstrap.sh servers rivals
+	PYTHONPATH=$(CURDIR)/app python -m tests.chaos.compare
+
 .PHONY: molecule
 molecule: tools-docker archive  ## Molecule's default scenario, on containers of its own
 	molecule test --scenario-name default --no-command-borders

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Set up what a make target needs, from nothing: scripts/bootstrap.sh [tools] [java] [docker] [servers]
+# Set up what a make target needs, from nothing: scripts/bootstrap.sh [tools] [java] [docker] [servers] [rivals]
 #   tools   .venv: Ansible, the linters and the tests, the app and what it runs on, each pinned by hash
 #   java    a JRE and Maven, to build the Kafka archive and to run a broker here
 #   docker  docker.io and mmdebstrap, for the containers that stand in for bare hosts
 #   servers what the tests use besides Kafka: Redis, kcat, OpenSSL, Chromium, Prometheus and its tools
+#   rivals  RabbitMQ, for `make chaos-compare`
 # Only what is missing is installed, and said. A second call finds nothing to do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -100,7 +101,10 @@ for part in "$@"; do
       want prometheus "checks rules, and is scraped with" command -v promtool
       want prometheus-alertmanager "checks routes" command -v amtool
       ;;
-    *) die "unknown part '$part': it is one of tools, java, docker, servers." ;;
+    rivals)
+      want rabbitmq-server "is compared with this transport" test -x /usr/sbin/rabbitmq-server
+      ;;
+    *) die "unknown part '$part': it is one of tools, java, docker, servers, rivals." ;;
   esac
 done
 

@@ -31,9 +31,6 @@ from tests.chaos.verdict import Verdict, judge
 CONTENDERS: tuple[Callable[[Path], Contender], ...] = (Ours, TheirKafka, Redis, RabbitMQ)
 #: Keys that tasks have, in turn.
 KEYS = 8
-#: Seconds without another task's end after which the rest counts as lost. Redis's tasks of a killed
-#: worker come back after the visibility timeout, 15 seconds here.
-PATIENCE = 45.0
 
 
 class Match:
@@ -109,7 +106,7 @@ class Match:
     def _until(self, ended: int, publishing: subprocess.Popen[bytes] | None = None) -> None:
         """Wait until so many tasks have ended, or none does any more."""
         best, since = -1, time.monotonic()
-        while time.monotonic() - since < PATIENCE:
+        while time.monotonic() - since < self._contender.patience:
             done = len({e["n"] for e in self._history.events() if e["e"] == "end"})
             if done >= ended:
                 return

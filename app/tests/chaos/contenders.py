@@ -24,6 +24,8 @@ class Contender(Protocol):
     name: str
     url: str
     options: dict[str, Any]
+    #: Seconds without another task's end after which the rest counts as lost.
+    patience: float
 
     def start(self) -> None:
         """Start it, with nothing in it."""
@@ -39,6 +41,7 @@ class Kafka:
     """Three brokers; the one that leads the queue's first partition is killed."""
 
     partitions = 1
+    patience = 45.0
 
     def start(self) -> None:
         self.kafka = LocalKafka(3).start()
@@ -93,6 +96,8 @@ class TheirKafka(Kafka):
 class _Server:
     """A server process in a directory of its own."""
 
+    patience = 45.0
+
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.port = processes.free_port()
@@ -138,6 +143,8 @@ class Redis(_Server):
     """Redis with an append-only file, written once a second (its advice for durability)."""
 
     name = "Redis"
+    #: kombu looks for tasks whose visibility timeout is over every hundred seconds.
+    patience = 150.0
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kafka import KafkaConsumer
 from kafka.structs import TopicPartition
+from kombu.exceptions import OperationalError
 
 from kombu_kafka.errors import KombuKafkaError
 from scheduler.factory import create_app
@@ -144,7 +145,7 @@ class Load:
                 task.apply_async(
                     (self.plan.queue, lane, number, late, seconds), retry=False, **where
                 )
-            except KombuKafkaError as exc:
+            except (KombuKafkaError, OperationalError) as exc:
                 self._history.note("unsure", **facts, why=str(exc))
                 self._stop.wait(0.2)
             else:

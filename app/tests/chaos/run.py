@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kafka.errors import KafkaError
 
-from scheduler.local_broker import LocalKafka
+from scheduler.local_broker import LocalKafka, Node
 from scheduler.local_worker import LocalWorker, LocalWorkerError
 from scheduler.preflight import EX_CONFIG
 from tests.chaos.history import History
@@ -225,11 +225,14 @@ class Chaos:
         self._pause(seconds)
         node.start()
         # Another may only be killed when this one is back: two of three are too many.
-        self._pause(60, until=lambda: self._in_sync(node.id))
+        self._pause(60, until=lambda: self._in_sync(node))
 
-    def _in_sync(self, node_id: int) -> bool:
+    def _in_sync(self, node: Node) -> bool:
+        """Say whether a node that was started again has caught up with all it has a copy of."""
+        node_id = node.id
         admin = self.kafka.admin()
         try:
+            node.sees()  # until it answers itself, the others may count it in as before
             topics = admin.describe_topics()
             return all(
                 node_id in partition["isr_nodes"] or node_id not in partition["replica_nodes"]
