@@ -59,6 +59,7 @@ class Match:
         self._until(1, publishing=(publisher := self._publish()))
         self._until(self._tasks // 3, publishing=publisher)
         since = time.monotonic()
+        self._history.note("hit", kind="disconnect", worker="compare")
         self._contender.crash()
         self._history.note("hit", kind="kill-broker", since=since)
         self._until(self._tasks, publishing=publisher)
@@ -129,7 +130,7 @@ def main() -> int:
     parser.add_argument("--only", help="a part of a contender's name")
     parser.add_argument("--output", type=Path, default=Path.cwd() / ".cache" / "compare.json")
     given = parser.parse_args()
-    console = Console()
+    console = Console(width=130)
     columns = (
         "broker", "killed", "confirmed", "unsure", "lost", "ran twice", "of these not in flight",
         "two of a key at once", "out of order", "seconds",
@@ -158,7 +159,7 @@ def main() -> int:
             again = verdict.repeats_running + verdict.repeats_unsettled + verdict.unexplained
             cells = (
                 contender_name, killed, verdict.confirmed, verdict.unsure, len(verdict.lost), again,
-                verdict.unexplained, verdict.together, verdict.disordered, round(seconds),
+                verdict.unexplained, verdict.together + verdict.overlaps, verdict.disordered, round(seconds),
             )  # fmt: skip
             table.add_row(*map(str, cells))
             results.append(dict(zip(columns, cells, strict=True)))

@@ -43,7 +43,8 @@ class Verdict:
         repeats_running: Runs of a task that ran when its worker was killed or frozen.
         repeats_unsettled: Runs of a task that had ended, but Kafka had not been told when its worker
             was hit (only another worker runs those again: the journal of its own knows).
-        overlaps: Runs that began while one of the same lane, which had been frozen, was not over.
+        overlaps: Runs that began while one of the same lane was not over that had been frozen, or
+            cut off from its broker.
         together: Runs that began while another of the same lane ran.
         disordered: Runs out of their lane's order.
         unexplained: Repeats of what was not in flight at a kill, and second records of a task.
