@@ -13,7 +13,7 @@ from kombu.mixins import ConsumerProducerMixin
 import kombu_kafka
 from scheduler.local_broker import LocalKafka
 
-from .conftest import Connect, Look
+from .conftest import Connect, Look, eventually
 
 
 def _fill(connect: Connect, topic: str, count: int, start: int = 0) -> None:
@@ -80,6 +80,7 @@ def test_a_simple_queue(connect: Connect, topic: str) -> None:
         assert queue.get(timeout=20).payload == 1
         with pytest.raises(queue.Empty):
             queue.get(timeout=0.2)  # the next one waits for the one that is not acknowledged
+        eventually(lambda: queue.qsize() == 2)  # Kafka is told of the acknowledged one
         assert queue.clear() == 2
 
 

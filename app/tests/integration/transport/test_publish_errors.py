@@ -69,7 +69,7 @@ def test_too_large_for_the_topic_as_a_task(app: Celery, look: Look, topic: str) 
 
 def test_too_large_for_the_client(connect: Connect, topic: str) -> None:
     with pytest.raises(PublishError, match="'max_message_bytes'"):
-        connect(max_message_bytes=1000).Producer().publish("x" * 50_000, routing_key=topic)
+        connect(max_message_bytes=1000).Producer().publish("x" * 100_000, routing_key=topic)
 
 
 def test_the_topics_own_limit_decides(
