@@ -142,7 +142,7 @@ def test_a_task_that_fails_while_its_worker_stops_is_one_dead_letter(
         (
             {"CELERY_BROKER_URL": "kafka://127.0.0.1:1//tasks", "CELERY_CONNECT_TIMEOUT": "1"},
             69,
-            "did not answer within 1 seconds",
+            "answered within 1 seconds",
         ),
     ],
 )
