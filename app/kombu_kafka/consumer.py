@@ -135,8 +135,7 @@ class Consumer:
 
     def _run(self) -> None:
         try:
-            client = self._ownership.client = self._connect()
-            self.metrics = client and ClientMetrics(client)
+            self._begin()
             while not (self._stop.is_set() or self._closing.is_set()):
                 self._step()
             self.inbox.close()
@@ -157,6 +156,15 @@ class Consumer:
         while not (self._stop.is_set() or self._closing.wait(POLL_MS / 1000)):
             pass
         self.inbox.release()
+
+    def _begin(self) -> None:
+        client = self._ownership.client = self._connect()
+        self.metrics = client and ClientMetrics(client)
+
+    def _begin_anew(self) -> None:
+        """Leave with a client of which nothing more will come, and begin with a new one."""
+        self._ownership.client.close(autocommit=False, timeout_ms=1000)
+        self._begin()
 
     def _settle(self) -> None:
         """Go on owning and committing until nothing is in flight: no successor begins it again."""
@@ -203,6 +211,9 @@ class Consumer:
     def _step(self) -> None:
         """Do each duty once: ownership, records, commits."""
         try:
+            if self._ownership.stuck():
+                self._begin_anew()
+                return
             self._ownership.step(self._topics)
             self._fetch()
         except AuthorizationError as exc:

@@ -47,7 +47,8 @@ class Lease:
         coordinator = self._coordinator
         with coordinator._lock:
             generation = coordinator.generation_if_stable()
-            fenced = generation is not None and not coordinator._heartbeat_enabled
+            silent = not (coordinator._heartbeat_enabled or coordinator.rejoining)
+            fenced = generation is not None and silent
             sent, received = coordinator.heartbeat.last_send, coordinator.heartbeat.last_receive
         if fenced:
             raise FencedInstanceIdError

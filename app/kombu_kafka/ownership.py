@@ -73,6 +73,13 @@ class Ownership(ABC):
             RetriableError: the brokers did not answer; it goes on with the next call.
         """
 
+    def stuck(self) -> bool:
+        """Whether nothing more will come of this client, so that a new one is to be made.
+
+        What it owned is dropped then.
+        """
+        return False
+
     @abstractmethod
     def ready(self, topics: Collection[str]) -> bool:
         """Whether all that this process owns of `topics` for now is positioned."""

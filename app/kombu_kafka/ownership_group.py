@@ -19,7 +19,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import cached_property
 from typing import Any
 
 from kafka import ConsumerRebalanceListener
@@ -36,6 +35,7 @@ from .errors import ConfigurationError, KombuKafkaError, NotOwnerError
 from .lease import Lease
 from .ownership import Ownership
 from .presence import owners_of_topics
+from .standstill import Standstill
 
 __all__ = ("GroupOwnership", "instance_id")
 
@@ -49,6 +49,8 @@ LAST_COMMIT_SECONDS = 5.0
 LOOK_EVERY = 0.5
 #: Seconds that an owner is given to vanish on top of the session timeout.
 PATIENCE = 2.0
+#: Milliseconds brokers may take to say which partitions topics have.
+METADATA_MS = 5000
 #: Longest group instance id that Kafka takes.
 MAX_INSTANCE_ID = 249
 
@@ -94,6 +96,9 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
         self._unannounced: frozenset[str] = frozenset()
         #: Since when partitions of new topics are bound to others, and when that was seen last.
         self._waiting: tuple[float, float] | None = None
+        self._standstill = Standstill(self.options)
+        #: Of the client's membership, once it was asked about.
+        self._known_lease: Lease | None = None
 
     def prepare(self) -> bool:
         if self._instance_id is None:
@@ -114,9 +119,11 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
             "metadata_max_age_ms": METADATA_MAX_AGE_MS,
         }
 
-    @cached_property
+    @property
     def _lease(self) -> Lease:
-        return Lease(self.client._coordinator, self.options.session_timeout)
+        if self._known_lease is None:
+            self._known_lease = Lease(self.client._coordinator, self.options.session_timeout)
+        return self._known_lease
 
     def step(self, topics: Collection[str]) -> None:
         self._verify()
@@ -126,10 +133,30 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
         if not self.closing.is_set():
             self._take_on()
 
+    def stuck(self) -> bool:
+        if not self._subscribed:
+            self._standstill.reset()
+            return False
+        waited = self._standstill.seconds(self.client._coordinator)
+        if not waited:
+            return False
+        self.on_partitions_lost(())
+        with self._lock:
+            lost, self._lost = self._lost, {}
+        self._subscribed = frozenset()
+        self._known_lease = None
+        logger.warning(
+            "The group %s gave this worker no partitions for %g seconds although Kafka answers: "
+            "it joins anew, with a new client; %d messages in flight run again.",
+            self.options.group_id, round(waited, 1), sum(lost.values()),
+        )  # fmt: skip
+        return True
+
     def ready(self, topics: Collection[str]) -> bool:
+        lease = self._known_lease
         return (
-            self.client is not None
-            and self._lease.generation is not None
+            lease is not None
+            and lease.generation is not None
             and not self._assigned
             and self._subscribed >= set(topics)
         )
@@ -165,10 +192,23 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
         if wanted:
             self._unannounced |= wanted - self._subscribed
             self.client.subscribe(topics=sorted(wanted), listener=self)
+            self._look_up(wanted)
         else:
             self.client.unsubscribe()
             self._lease.generation = None
         self._subscribed = wanted
+
+    def _look_up(self, topics: Collection[str]) -> None:
+        """Have the client know the topics' partitions before it joins.
+
+        A leader that does not know them deals out none, and calls the group together once more.
+        """
+        manager, cluster = self.client._coordinator._manager, self.client._cluster
+        for _ in range(2):  # an answer may be under way that was asked for before
+            if all(cluster.partitions_for_topic(topic) for topic in topics):
+                break
+            looked_up = manager.call_soon(cluster.refresh_metadata)
+            self.client._coordinator._net.run(manager.wait_for, looked_up, METADATA_MS)
 
     def _free(self, topics: frozenset[str]) -> bool:
         """Say whether no partition is bound to another worker; a dead one is gone in a while.

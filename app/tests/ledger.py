@@ -22,12 +22,14 @@ __all__ = ["Ledger", "Verdict", "entry"]
 
 
 @shared_task(bind=True, name="ledger.entry")
-def entry(self: Task, sequence: int, seconds: float = 0.0) -> None:
-    """Note the start, work for `seconds`, note the end."""
+def entry(self: Task, sequence: int, seconds: float = 0.0, until: str | None = None) -> None:
+    """Note the start, work for `seconds` and until the file `until` is there, note the end."""
     ledger = Ledger(Path(os.environ["LEDGER_FILE"]))
     origin = self.request.kafka_partition, self.request.kafka_offset, sequence
     ledger.note("start", *origin)
     time.sleep(seconds)
+    while until is not None and not Path(until).exists():
+        time.sleep(0.02)
     ledger.note("end", *origin)
 
 

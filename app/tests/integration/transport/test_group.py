@@ -6,11 +6,15 @@ import time
 from typing import Any
 
 import pytest
+from kafka.cluster import ClusterMetadata
+from kafka.future import Future
+from kafka.structs import MemberState
 from kombu import Queue
 
 from kombu_kafka import ownership_group
+from kombu_kafka.consumer import POLL_MS
 from kombu_kafka.errors import NotOwnerError
-from kombu_kafka.ownership_group import GroupOwnership
+from kombu_kafka.ownership_group import Assignor, GroupOwnership
 from scheduler.local_broker import LocalKafka
 
 from .conftest import Connect, Look, eventually
@@ -153,6 +157,107 @@ def test_topics_that_appear_and_grow(
     settled(topic_name, first, second, sizes=[2, 2])
     publish(topic_name, range(8))
     eventually(lambda: sorted(first.numbers() + second.numbers()) == list(range(8)))
+
+
+def test_a_member_knows_its_topics_before_it_joins(
+    connect: Connect, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However late the brokers say which partitions there are: one rebalance, not two."""
+    refresh, assign, dealt = ClusterMetadata._do_refresh_metadata, Assignor.assign, []
+
+    async def refresh_late(self: Any, node_id: Any) -> None:
+        await self._manager._net.sleep(0.3)
+        await refresh(self, node_id)
+
+    def note(self: Assignor, cluster: Any, members: Any) -> Any:
+        dealt.append(cluster.partitions_for_topic(topic))
+        return assign(self, cluster, members)
+
+    monkeypatch.setattr(ClusterMetadata, "_do_refresh_metadata", refresh_late)
+    monkeypatch.setattr(Assignor, "assign", note)
+    member = Member(connect(group_id=topic), topic)
+    settled(topic, member, sizes=[4])
+    assert dealt == [set(range(4))]
+
+
+def test_a_rebalance_that_outlasts_a_poll_comes_to_its_end(
+    connect: Connect,
+    kafka: LocalKafka,
+    topic_name: str,
+    publish: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A topic grows, and its leader is slow to deal the partitions out."""
+    monkeypatch.setattr(ownership_group, "METADATA_MAX_AGE_MS", 500)
+    assign = Assignor.assign
+
+    def assign_slowly(self: Assignor, cluster: Any, members: Any) -> Any:
+        time.sleep(3 * POLL_MS / 1000)
+        return assign(self, cluster, members)
+
+    kafka.create_topic(topic_name, 2)
+    member = Member(connect(group_id=topic_name), topic_name)
+    settled(topic_name, member, sizes=[2])
+    monkeypatch.setattr(Assignor, "assign", assign_slowly)
+    kafka.admin().create_partitions({topic_name: 4})
+    settled(topic_name, member, sizes=[4], limit=10)
+    publish(topic_name, range(8))
+    eventually(lambda: sorted(member.numbers()) == list(range(8)))
+    assert "joins anew" not in caplog.text
+
+
+def test_a_queue_is_added_in_a_group_of_two(
+    connect: Connect, kafka: LocalKafka, topic: str
+) -> None:
+    """The rebalance lasts until the other member's next heartbeat."""
+    other = f"{topic}-other"
+    kafka.create_topic(other, 1)
+    first, second = (Member(connect(group_id=topic), topic) for _ in range(2))
+    settled(topic, first, second, sizes=[2, 2])
+    first.call(lambda: first.consumer.add_queue(Queue(other)))
+    first.call(lambda: first.consumer.consume())
+    settled(other, first, sizes=[1], limit=15)
+    settled(topic, first, second, sizes=[2, 2])
+
+
+@pytest.mark.parametrize("name", [None, "one@host"])
+def test_a_member_that_is_stuck_in_a_rebalance_joins_anew(
+    connect: Connect,
+    look: Look,
+    topic: str,
+    publish: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str | None,
+) -> None:
+    """A client that never comes to the end of a rebalance is replaced; nothing is lost."""
+    member = Member(
+        connect(group_id=topic, session_timeout=1.0, worker_name=name), topic, acknowledge=False
+    )
+    settled(topic, member, sizes=[4])
+    publish(topic, range(4))
+    eventually(lambda: len(member.got) == 4)
+    ownership = member.transport.consumer._ownership
+    stuck = ownership.client
+
+    async def never() -> None:
+        stuck._coordinator.state = MemberState.REBALANCING
+        await Future()
+
+    monkeypatch.setattr(stuck._coordinator, "_do_join_and_sync_async", never)
+    stuck._coordinator.request_rejoin()
+    eventually(lambda: len(member.got) == 8)
+    assert ownership.client is not stuck
+    assert caplog.text.count("it joins anew, with a new client; 4 messages in flight") == 1
+    late, again = member.got[:4], member.got[4:]
+    assert sorted(message.payload["n"] for message in again) == list(range(4))
+    for message in (*late, *again):
+        member.call(message.ack)
+    eventually(lambda: look.committed(topic, topic) == dict.fromkeys(range(4), 1))
+    member.acknowledge = True
+    publish(topic, range(4, 8))
+    eventually(lambda: len(member.got) == 12)
 
 
 def test_members_get_partitions_of_their_own_topics_alone(
