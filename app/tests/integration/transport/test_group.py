@@ -163,10 +163,13 @@ def test_a_member_knows_its_topics_before_it_joins(
     connect: Connect, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However late the brokers say which partitions there are: one rebalance, not two."""
-    refresh, assign, dealt = ClusterMetadata._do_refresh_metadata, Assignor.assign, []
+    refresh, assign = ClusterMetadata._do_refresh_metadata, Assignor.assign
+    dealt: list[set[int] | None] = []
 
     async def refresh_late(self: Any, node_id: Any) -> None:
-        await self._manager._net.sleep(0.3)
+        late = time.monotonic() + 2
+        while topic in self._topics and not dealt and time.monotonic() < late:
+            await self._manager._net.sleep(0.05)
         await refresh(self, node_id)
 
     def note(self: Assignor, cluster: Any, members: Any) -> Any:
