@@ -90,7 +90,9 @@ class TheirKafka(Kafka):
         self.url = f"confluentkafka://{self.kafka.bootstrap[0]}"
         # Its URL takes one host only: the others are told as librdkafka is.
         servers = {"bootstrap.servers": ",".join(self.kafka.bootstrap)}
-        self.options = {"kafka_common_config": servers}
+        # 45 seconds by default: for so long would a killed worker's partitions wait.
+        session = {"session.timeout.ms": 6000}
+        self.options = {"kafka_common_config": servers, "kafka_consumer_config": session}
 
 
 class _Server:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kafka.errors import KafkaError
 
+from scheduler import processes
 from scheduler.local_broker import LocalKafka, Node
 from scheduler.local_worker import LocalWorker, LocalWorkerError
 from scheduler.preflight import EX_CONFIG
@@ -230,6 +231,8 @@ class Chaos:
     def _in_sync(self, node: Node) -> bool:
         """Say whether a node that was started again has caught up with all it has a copy of."""
         node_id = node.id
+        if not processes.listens(node.port):
+            return False
         admin = self.kafka.admin()
         try:
             node.sees()  # until it answers itself, the others may count it in as before
