@@ -110,6 +110,10 @@ class Ownership(ABC):
         self.positions = {tp: at for tp, at in self.positions.items() if tp != partition}
         return late
 
+    def _leaving(self, partition: TopicPartition) -> bool:
+        """Whether nothing more of a partition is handed out, since it goes to another owner."""
+        return False
+
     def _let_go_of_cancelled(self, topics: Collection[str]) -> set[TopicPartition]:
         """Hold partitions of topics that nobody consumes; drop those of which nothing is left.
 
@@ -119,7 +123,7 @@ class Ownership(ABC):
         dropped = set()
         for partition in self.positions:
             cancelled = partition.topic not in topics
-            self.inbox.hold(partition, cancelled)
+            self.inbox.hold(partition, cancelled or self._leaving(partition))
             if cancelled and not self.inbox.busy(partition) and self.flush([partition]):
                 self._drop(partition)
                 dropped.add(partition)

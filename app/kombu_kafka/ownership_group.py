@@ -317,6 +317,10 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
         if coordinator.stable() and self._told - self.inbox.partitions() - self._assigned:
             coordinator.request_rejoin()
 
+    def _leaving(self, partition: TopicPartition) -> bool:
+        with self._lock:
+            return partition in self._draining
+
     def _take_on(self) -> None:
         """Open what was assigned."""
         with self._lock:

@@ -72,6 +72,7 @@ def test_a_revoked_partition_finishes_what_runs(
     lost = eventually(lambda: _draining(first))
     assert len(lost) == 2
     assert second.got == []
+    _after_steps(first, 3)
     for message in list(first.got):
         first.call(message.ack)
     settled(topic, first, second, sizes=[2, 2])
@@ -333,6 +334,20 @@ def test_order_holds_in_a_group(connect: Connect, topic: str, publish: Any, orde
             where = message.delivery_info["partition"]
             by_partition.setdefault(where, []).append(message.payload["n"])
         assert all(numbers == sorted(numbers) for numbers in by_partition.values())
+
+
+def _after_steps(member: Member, number: int) -> None:
+    """Wait until the consumer's thread has gone through its duties some times."""
+    ownership = member.transport.consumer._ownership
+    step, done = ownership.step, []
+
+    def counted(topics: Any) -> None:
+        step(topics)
+        done.append(topics)
+
+    ownership.step = counted
+    eventually(lambda: len(done) >= number)
+    ownership.step = step
 
 
 def _draining(member: Member) -> set[Any]:
