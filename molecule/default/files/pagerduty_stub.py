@@ -28,10 +28,11 @@ class Handler(BaseHTTPRequestHandler):
                     missing.append("a severity")
             status = 400 if missing else 202
         line = json.dumps({"path": self.path, "status": status, "at": time.time(), "event": event})
-        with Path(sys.argv[2]).open("a") as file:
-            file.write(line + "\n")
+        with Path(sys.argv[2]).open("ab", buffering=0) as file:
+            file.write(line.encode() + b"\n")
         self.send_response(status)
         self.end_headers()
 
 
+Path(sys.argv[2]).touch()
 ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
