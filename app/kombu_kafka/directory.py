@@ -20,6 +20,7 @@ from kafka.errors import (
     NotControllerError,
     RetriableError,
     TopicAlreadyExistsError,
+    UnknownBrokerIdError,
     UnknownTopicOrPartitionError,
 )
 from kafka.protocol.admin import CreateTopicsRequest
@@ -33,6 +34,10 @@ from .options import Options
 
 __all__ = ("Directory", "directory")
 
+#: What time may mend; a broker that has just died is unknown, though others still name it.
+_PASSING = (
+    RetriableError, NotControllerError, KafkaTimeoutError, UnknownBrokerIdError, KeyError,
+)  # fmt: skip
 #: Seconds between two attempts at what the brokers could not answer yet (no leader, …).
 RETRY_SECONDS = 0.1
 #: Seconds for which a topic that was missing counts as missing without another look.
@@ -164,7 +169,7 @@ class Directory:
             problem: object = "no leader yet"
             try:
                 answer = attempt()
-            except (RetriableError, NotControllerError, KafkaTimeoutError, KeyError) as exc:
+            except _PASSING as exc:
                 problem = exc
             except AuthorizationError:
                 raise

@@ -222,12 +222,12 @@ def test_connections_that_ask_and_close_leave_no_threads_and_no_descriptors(
             assert mailbox._broadcast("ping", reply=True, timeout=0.01) == []
 
     ask()
-    threads, fds = threading.active_count(), _fds()
+    readers, threads, fds = len(_threads()), threading.active_count(), _fds()
     for _ in range(50):
         ask()
     eventually(lambda: threading.active_count() <= threads)
     assert _fds() <= fds + 2
-    assert not _threads()
+    assert len(_threads()) <= readers
 
 
 def test_a_forked_child_publishes_and_leaves_its_parents_reader_alone(

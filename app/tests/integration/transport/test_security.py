@@ -171,6 +171,7 @@ def test_one_broker_that_lets_us_in_is_enough(
 def test_the_password_is_nowhere(connect: Connect, url: Url, caplog: Any, topic_name: str) -> None:
     word = PASSWORDS["alice"]
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="kafka")  # an app of another test may have quietened it
     address = url("CLEAR", "alice")
     both = f"{address};{address}"
     options = {"sasl_mechanism": "PLAIN", "connect_timeout": 10}
