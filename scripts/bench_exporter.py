@@ -22,7 +22,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.errors import CoordinatorNotAvailableError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from kombu_kafka.commit_metadata import encode
+from kombu_kafka.consuming.commit_metadata import encode
 from scheduler import processes
 from scheduler.local_broker import LocalKafka
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from kombu import transport as _kombu_transport
 
-from .batches import BulkPublishError, bulk
 from .failover import teach_kombu as _teach_kombu
+from .publishing.batches import BulkPublishError, bulk
 
 __all__ = ("TRANSPORT", "BulkPublishError", "bulk", "register")
 

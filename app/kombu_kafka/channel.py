@@ -11,19 +11,20 @@ from weakref import WeakValueDictionary
 
 from kafka.consumer.fetcher import ConsumerRecord
 
-from . import dead_letters, delay, producer
-from .batches import PublishBatch
-from .dead_letters import Letter
-from .directory import directory
+from .consuming.inbox import Delivery
+from .delay import messages as delay
 from .errors import PartitionNotFoundError, PublishError
-from .exchanges import TRANSIENT
-from .expiry import expires_at
-from .inbox import Delivery
+from .exchanges.directory import directory
+from .exchanges.methods import TRANSIENT
+from .exchanges.subscriber import is_transient_tag
 from .message import Message as KafkaMessage
-from .queue_methods import QueueMethods
+from .publishing import dead_letters, producer
+from .publishing.batches import PublishBatch
+from .publishing.dead_letters import Letter
+from .queues.expiry import expires_at
+from .queues.methods import QueueMethods
 from .receivers import Receiver
 from .record import Envelope, UndecodableRecordError, decode, encode_headers, is_task
-from .subscriber import is_transient_tag
 
 if TYPE_CHECKING:
     from .transport import Transport

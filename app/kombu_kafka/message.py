@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.message import Message as BaseMessage
 
-from .inbox import Delivery
+from .consuming.inbox import Delivery
+from .exchanges.subscriber import is_transient_tag
 from .record import Envelope
-from .subscriber import is_transient_tag
 
 if TYPE_CHECKING:
     from .channel import Channel

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
+from .clients.security import SecurityOptions, security_values
+from .consuming.order import ORDERINGS
 from .errors import ConfigurationError
-from .order import ORDERINGS
-from .priority import check_steps
-from .security import SecurityOptions, security_values
+from .queues.priority import check_steps
 from .url import BrokerURL, parse
 from .url_options import merge, typed
 
@@ -66,7 +66,7 @@ class Options(SecurityOptions):
         publish_timeout: seconds after which a message that is not confirmed is reported as failed.
 
     How the brokers are reached, and as whom, is in
-    :class:`~kombu_kafka.security.SecurityOptions`.
+    :class:`~kombu_kafka.clients.security.SecurityOptions`.
     """
 
     hosts: tuple[str, ...]

@@ -13,8 +13,8 @@ from kafka.errors import (
 )
 from kafka.structs import TopicPartition
 
+from .clients.handshake import reaching
 from .errors import PartitionNotFoundError
-from .handshake import reaching
 from .options import Options
 
 __all__ = (

@@ -13,24 +13,24 @@ from typing import Any
 import kafka
 from kombu.transport import virtual
 
-from . import producer
 from .channel import Channel as KafkaChannel
-from .consumer import Consumer
-from .dispatcher import Dispatcher
+from .clients.secret import make_discreet
+from .consuming.consumer import Consumer
+from .consuming.inbox import Delivery, Inbox
+from .delay.dispatcher import Dispatcher
 from .errors import (
     BrokerUnavailableError,
     KombuKafkaError,
     PartitionNotFoundError,
     PublishError,
 )
-from .inbox import Delivery, Inbox
+from .exchanges.routing import DIRECT, EXCHANGE_TYPES
+from .exchanges.subscriber import Subscriber, is_transient_tag
+from .exchanges.transients import TransientQueues, queues
 from .options import Options
-from .queue_transport import QueueTransport
+from .publishing import producer
+from .queues.transport import QueueTransport
 from .receivers import Receiver, Receivers
-from .routing import DIRECT, EXCHANGE_TYPES
-from .secret import make_discreet
-from .subscriber import Subscriber, is_transient_tag
-from .transients import TransientQueues, queues
 from .url import DEFAULT_PORT, mask_password
 from .wakeup import Wakeup
 

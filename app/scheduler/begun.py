@@ -1,6 +1,6 @@
 """Who works on which record, noted where a death of the whole worker leaves it.
 
-The pool's child (or thread) notes the record before the task's first line; `kombu_kafka.attempts`
+The pool's child (or thread) notes the record before the task's first line; `kombu_kafka.consuming.attempts`
 tells what becomes of a note that is left. A thread takes its note back afterwards. A child leaves it
 until its next task: its parent may be dead, by that very task, before the task has ended. What was
 acknowledged is known as done, so a note of it says nothing.
@@ -13,7 +13,7 @@ from typing import Any
 from billiard.process import current_process
 from celery import Celery, signals
 
-from kombu_kafka import attempts
+from kombu_kafka.consuming import attempts
 
 __all__ = ["note_what_runs"]
 

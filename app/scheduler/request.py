@@ -8,7 +8,7 @@ memory or exceeded its time limit. Where Celery acknowledges (5.7):
 - the task raised: the child reports it, `on_success` calls `on_failure`, which acknowledges.
 - the hard time limit: billiard calls `on_failure` and then `on_timeout`; the first acknowledges.
 - the child died: `on_failure` with `WorkerLostError`.
-- the whole worker died: nobody saw it; `revoked` finds the transport's count (kombu_kafka.attempts).
+- the whole worker died: nobody saw it; `revoked` finds the transport's count (kombu_kafka.consuming.attempts).
 
 In the last three `_failure` is set while Celery's own handler runs, and what would acknowledge
 dead-letters instead.

@@ -10,7 +10,7 @@ from celery.utils.log import get_logger
 from celery.worker.control import Panel
 from kombu.utils.functional import maybe_list
 
-from kombu_kafka import revoked
+from kombu_kafka.delay import revoked
 from kombu_kafka.errors import KombuKafkaError
 
 __all__ = ["remember_revoked"]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from celery import Task, shared_task
 
-from kombu_kafka import producer
+from kombu_kafka.publishing import producer
 from scheduler.broker import broker_options
 
 __all__ = ["RECEIPTS_TOPIC", "Receipt", "advance"]

@@ -10,7 +10,7 @@ import prometheus_client
 from celery import bootsteps
 from celery.utils.log import get_logger
 
-from kombu_kafka.client_metrics import Sample
+from kombu_kafka.clients.metrics import Sample
 from scheduler.exporter.families import Families, escaped, number, sample
 from scheduler.metrics import WORKER
 from scheduler.metrics_access import Access, AccessError

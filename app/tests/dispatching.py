@@ -10,7 +10,8 @@ import json
 import sys
 import time
 
-from kombu_kafka import delay_watch, dispatcher
+from kombu_kafka.delay import dispatcher
+from kombu_kafka.delay import watch as delay_watch
 from kombu_kafka.options import Options
 
 

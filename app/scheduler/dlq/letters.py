@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from kombu_kafka.dead_letters import HEADER_PREFIX, REPLAYS, replays_of
+from kombu_kafka.publishing.dead_letters import HEADER_PREFIX, REPLAYS, replays_of
 
 __all__ = ["Letter", "LetterId", "LetterIdError", "from_record"]
 

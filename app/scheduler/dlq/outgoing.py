@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from kombu_kafka.dead_letters import FIRST_FAILED_AT, HEADER_PREFIX, REPLAYS
+from kombu_kafka.publishing.dead_letters import FIRST_FAILED_AT, HEADER_PREFIX, REPLAYS
 from kombu_kafka.record import Headers
 from scheduler.dlq.history import Act
 from scheduler.dlq.index import Entry

@@ -9,7 +9,7 @@ from typing import Any
 from kafka import KafkaConsumer
 from kafka.structs import TopicPartition
 
-from kombu_kafka.dead_letters import HEADER_PREFIX
+from kombu_kafka.publishing.dead_letters import HEADER_PREFIX
 
 __all__ = ["DeadLetterWatch"]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from kombu_kafka.commit_metadata import decode
+from kombu_kafka.consuming.commit_metadata import decode
 
 __all__ = ["GroupOffsets", "LagTracker", "Offsets", "Pair", "PartitionLag", "Snapshot"]
 

@@ -13,7 +13,7 @@ import prometheus_client
 from celery import Celery
 from celery.utils import nodesplit
 
-from kombu_kafka.delay_backlog import LevelBacklog
+from kombu_kafka.delay.backlog import LevelBacklog
 from scheduler.broker import broker_options
 from scheduler.exporter.collector import Collector, View
 from scheduler.exporter.compat import CompatMetrics

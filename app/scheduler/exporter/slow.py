@@ -17,7 +17,7 @@ from typing import Protocol
 
 from kafka.errors import KafkaError
 
-from kombu_kafka.delay_backlog import LevelBacklog, backlog
+from kombu_kafka.delay.backlog import LevelBacklog, backlog
 from kombu_kafka.errors import KombuKafkaError
 from kombu_kafka.options import Options
 from scheduler.dlq.statistics import Snapshot, Statistics

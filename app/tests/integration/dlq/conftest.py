@@ -15,8 +15,8 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.structs import TopicPartition
 
-from kombu_kafka import dead_letters
 from kombu_kafka.options import Options
+from kombu_kafka.publishing import dead_letters
 from scheduler.cli import main
 from scheduler.dlq.index import Index
 from scheduler.dlq.reader import Reader

@@ -143,7 +143,7 @@ def test_signed_and_expired_are_refused_with_the_reason(letters: Any) -> None:
 def test_what_was_too_large_is_fetched_from_where_it_lies(letters: Any) -> None:
     from kafka import KafkaProducer
 
-    from kombu_kafka import dead_letters
+    from kombu_kafka.publishing import dead_letters
 
     body = os.urandom(1 << 19)
     client = KafkaProducer(bootstrap_servers=letters.kafka.bootstrap)

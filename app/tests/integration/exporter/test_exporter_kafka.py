@@ -13,7 +13,7 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from kombu_kafka import topics
-from kombu_kafka.commit_metadata import encode
+from kombu_kafka.consuming.commit_metadata import encode
 from kombu_kafka.options import Options
 from scheduler import processes
 from scheduler.cli import main

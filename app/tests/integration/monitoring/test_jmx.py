@@ -13,7 +13,7 @@ import pytest
 from kafka import KafkaProducer
 from prometheus_client.parser import text_string_to_metric_families
 
-from kombu_kafka.client_metrics import FETCH, jmx_name
+from kombu_kafka.clients.metrics import FETCH, jmx_name
 from scheduler import processes
 from scheduler.local_broker import LocalKafka, find_home
 from tests.promql import BROKER, ROOT, names

@@ -8,7 +8,9 @@ import pytest
 from celery import chain, group
 from kafka.structs import TopicPartition
 
-from kombu_kafka import delay_backlog, delay_topics, topics
+from kombu_kafka import topics
+from kombu_kafka.delay import backlog as delay_backlog
+from kombu_kafka.delay import topics as delay_topics
 from kombu_kafka.options import Options
 from scheduler.broker import broker_options
 

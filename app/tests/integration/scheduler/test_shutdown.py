@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kombu_kafka import producer
+from kombu_kafka.publishing import producer
 from scheduler.local_broker import LocalBrokerError, LocalKafka
 
 from .plain_worker import Plain, eventually, running_redis

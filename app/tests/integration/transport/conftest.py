@@ -12,8 +12,8 @@ from kafka import KafkaConsumer
 from kafka.structs import TopicPartition
 from kombu import Connection
 
-from kombu_kafka import producer
 from kombu_kafka.options import Options
+from kombu_kafka.publishing import producer
 from kombu_kafka.topics import lag
 from scheduler.local_broker import LocalKafka
 

@@ -11,8 +11,8 @@ from kombu import Connection, Consumer, Exchange, Queue
 from kombu.common import Broadcast
 from kombu.pidbox import Mailbox
 
-from kombu_kafka import producer
 from kombu_kafka.errors import ConfigurationError, PublishError
+from kombu_kafka.publishing import producer
 from scheduler.local_broker import LocalKafka
 
 from .conftest import Connect, Look, eventually

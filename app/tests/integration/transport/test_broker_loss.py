@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from kombu import Connection, Consumer, Exchange, Queue
 
-from kombu_kafka import producer
 from kombu_kafka.errors import BrokerUnavailableError
+from kombu_kafka.publishing import producer
 from scheduler.local_broker import LocalBrokerError, LocalKafka
 
 from .conftest import eventually

@@ -18,10 +18,14 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 from kombu import Connection
 
-from kombu_kafka import delay, delay_backlog, delay_topics, producer, revoked
-from kombu_kafka.dispatcher import Dispatcher
+from kombu_kafka.delay import backlog as delay_backlog
+from kombu_kafka.delay import messages as delay
+from kombu_kafka.delay import revoked
+from kombu_kafka.delay import topics as delay_topics
+from kombu_kafka.delay.dispatcher import Dispatcher
 from kombu_kafka.errors import ConfigurationError, PublishError
 from kombu_kafka.options import Options
+from kombu_kafka.publishing import producer
 from scheduler import processes
 from scheduler.local_broker import LocalKafka
 

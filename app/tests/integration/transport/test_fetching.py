@@ -5,7 +5,7 @@ from __future__ import annotations
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.structs import TopicPartition
 
-from kombu_kafka.fetching import poll
+from kombu_kafka.clients.fetching import poll
 from scheduler.local_broker import LocalKafka
 
 

@@ -15,7 +15,7 @@ from kafka import KafkaConsumer
 from kafka.structs import OffsetAndMetadata, TopicPartition
 from kombu import Connection, Consumer, Queue
 
-from kombu_kafka import commit_metadata
+from kombu_kafka.consuming import commit_metadata
 from scheduler.local_broker import LocalKafka
 
 from .conftest import Connect, Look, eventually

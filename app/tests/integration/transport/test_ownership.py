@@ -11,9 +11,9 @@ from kafka.errors import ProducerFencedError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from kombu_kafka.errors import NotOwnerError
-from kombu_kafka.fence import Fence, commit_all
 from kombu_kafka.options import Options
-from kombu_kafka.presence import others, owners_of_topics
+from kombu_kafka.ownership.fence import Fence, commit_all
+from kombu_kafka.ownership.presence import others, owners_of_topics
 from scheduler.local_broker import LocalKafka
 
 from .conftest import Connect, Look, eventually

@@ -15,7 +15,7 @@ from kombu_kafka.errors import (
     PartitionNotFoundError,
     PublishError,
 )
-from kombu_kafka.routing import topic_name as topic_of
+from kombu_kafka.exchanges.routing import topic_name as topic_of
 
 from .conftest import Connect, Look
 

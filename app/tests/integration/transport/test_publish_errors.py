@@ -22,12 +22,12 @@ from kafka.admin import (
 from kombu import Connection
 from kombu.exceptions import KombuError, OperationalError
 
-from kombu_kafka import producer
 from kombu_kafka.errors import (
     BrokerUnavailableError,
     PartitionNotFoundError,
     PublishError,
 )
+from kombu_kafka.publishing import producer
 from scheduler.local_broker import LocalKafka
 from tests.secure_kafka import PASSWORDS
 

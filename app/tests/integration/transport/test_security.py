@@ -15,9 +15,10 @@ import pytest
 from celery import Celery
 from kombu import Connection, Queue
 
-from kombu_kafka import producer, topics
+from kombu_kafka import topics
 from kombu_kafka.errors import AuthenticationError, ConfigurationError
 from kombu_kafka.options import Options
+from kombu_kafka.publishing import producer
 from scheduler.local_broker import LocalKafka
 from tests.secure_kafka import PASSWORDS, Authority
 

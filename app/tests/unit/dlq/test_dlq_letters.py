@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kafka.consumer.fetcher import ConsumerRecord
 
-from kombu_kafka import dead_letters, delay_letters
-from kombu_kafka.delay import Delayed
+from kombu_kafka.delay import letters as delay_letters
+from kombu_kafka.delay.messages import Delayed
 from kombu_kafka.options import Options
+from kombu_kafka.publishing import dead_letters
 from kombu_kafka.record import UNREADABLE
 from scheduler.dlq.filters import Filter, FilterError, parse_time, sort
 from scheduler.dlq.history import Act, History

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from kombu_kafka.commit_metadata import encode
+from kombu_kafka.consuming.commit_metadata import encode
 from scheduler.exporter.lag import GroupOffsets, LagTracker, Offsets, Pair
 
 P0, P1 = TopicPartition("tasks", 0), TopicPartition("tasks", 1)

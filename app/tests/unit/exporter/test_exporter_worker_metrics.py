@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from kombu_kafka.client_metrics import jmx_name
+from kombu_kafka.clients.metrics import jmx_name
 from scheduler.metrics_server import MetricsServer
 from scheduler.worker_metrics import port_of
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from kafka.structs import TopicPartition
 
-from kombu_kafka import attempts
-from kombu_kafka.commit_metadata import CommitMetadata
-from kombu_kafka.journal import Journal, JournalIdentity
+from kombu_kafka.consuming import attempts
+from kombu_kafka.consuming.commit_metadata import CommitMetadata
+from kombu_kafka.consuming.journal import Journal, JournalIdentity
 
 TASKS = TopicPartition("tasks", 0)
 IDENTITY = JournalIdentity("c", "g", "tasks", "t", 0)

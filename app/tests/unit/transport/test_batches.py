@@ -9,8 +9,8 @@ from kafka.errors import KafkaTimeoutError
 from kombu.exceptions import BatchPublishError
 
 import kombu_kafka
-from kombu_kafka import batches
 from kombu_kafka.errors import PublishError
+from kombu_kafka.publishing import batches
 
 
 class Done:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kombu_kafka.commit_metadata import (
+from kombu_kafka.consuming.commit_metadata import (
     LIMIT,
     PAUSE_AT,
     CommitMetadata,

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.structs import TopicPartition
 
-from kombu_kafka import delay
-from kombu_kafka.delay_level import AHEAD_MS, Level
-from kombu_kafka.single_owner import SingleOwnerAssignor
+from kombu_kafka.delay import messages as delay
+from kombu_kafka.delay.level import AHEAD_MS, Level
+from kombu_kafka.delay.single_owner import SingleOwnerAssignor
 
 MONTHS_MS = 90 * 86_400_000
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from kafka.structs import TopicPartition
 
-from kombu_kafka import progress
-from kombu_kafka.commit_metadata import CommitMetadata, decode
-from kombu_kafka.inbox import Delivery, Inbox
-from kombu_kafka.journal import Journal, JournalIdentity
-from kombu_kafka.order import make_order
+from kombu_kafka.consuming import progress
+from kombu_kafka.consuming.commit_metadata import CommitMetadata, decode
+from kombu_kafka.consuming.inbox import Delivery, Inbox
+from kombu_kafka.consuming.journal import Journal, JournalIdentity
+from kombu_kafka.consuming.order import make_order
 
 TASKS = TopicPartition("tasks", 0)
 OTHER = TopicPartition("tasks", 1)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kombu_kafka import journal as journal_module
-from kombu_kafka.journal import Journal, JournalIdentity
+from kombu_kafka.consuming import journal as journal_module
+from kombu_kafka.consuming.journal import Journal, JournalIdentity
 
 IDENTITY = JournalIdentity("cluster", "group", "tasks", "id-1", 0)
 

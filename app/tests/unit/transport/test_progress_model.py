@@ -28,10 +28,10 @@ from hypothesis.stateful import (
 )
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from kombu_kafka import attempts
-from kombu_kafka.commit_metadata import decode
-from kombu_kafka.inbox import Delivery, Inbox
-from kombu_kafka.lanes import open_lane
+from kombu_kafka.consuming import attempts
+from kombu_kafka.consuming.commit_metadata import decode
+from kombu_kafka.consuming.inbox import Delivery, Inbox
+from kombu_kafka.consuming.lanes import open_lane
 from kombu_kafka.options import Options
 
 TASKS = TopicPartition("tasks", 0)

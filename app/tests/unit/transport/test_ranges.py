@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kombu_kafka.ranges import from_offset, merged, within
+from kombu_kafka.consuming.ranges import from_offset, merged, within
 
 PAIRS = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), max_size=8)
 

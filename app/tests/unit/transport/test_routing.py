@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kombu_kafka import routing
 from kombu_kafka.errors import UnsupportedError
+from kombu_kafka.exchanges import routing
 
 WORDS = st.lists(st.sampled_from(["worker", "task", "a", "b", ""]), min_size=1, max_size=4)
 PATTERNS = st.lists(st.sampled_from(["worker", "task", "a", "*", "#"]), min_size=1, max_size=4)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from kombu_kafka.clients.secret import MASK, Secret
 from kombu_kafka.errors import ConfigurationError
 from kombu_kafka.options import Options
-from kombu_kafka.secret import MASK, Secret
 
 URL = "kafka://a:9092//tasks"
 LOGIN = {"sasl_username": "me", "sasl_password": "s3cret"}

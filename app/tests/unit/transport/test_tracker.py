@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kombu_kafka.tracker import OffsetTracker
+from kombu_kafka.consuming.tracker import OffsetTracker
 
 
 @given(gaps=st.lists(st.integers(0, 3), max_size=60), data=st.data())

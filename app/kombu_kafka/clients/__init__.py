@@ -1,0 +1,1 @@
+"""How every Kafka client is made, secured, asked and measured."""

@@ -1,0 +1,1 @@
+"""From Kafka to tasks: fetching, handing out in order, and keeping what is done."""

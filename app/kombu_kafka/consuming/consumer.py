@@ -1,0 +1,326 @@
+"""The thread that owns the Kafka consumer.
+
+kafka-python's consumer is not thread-safe, so one thread makes, uses and closes it. It fills an
+:class:`~kombu_kafka.consuming.inbox.Inbox` and commits the watermarks that the inbox reports; which
+partitions it reads is its :class:`~kombu_kafka.ownership.base.Ownership`'s to say. Losing the brokers
+is weather: the client reconnects by itself, what is in flight stays, and commits are repeated
+until they work.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+from collections.abc import Collection
+
+from kafka import KafkaConsumer
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import (
+    AuthorizationError,
+    CorruptRecordError,
+    KafkaError,
+    RebalanceInProgressError,
+    RetriableError,
+)
+from kafka.structs import OffsetAndMetadata, TopicPartition
+
+from ..clients.fetching import poll
+from ..clients.handshake import require_access
+from ..clients.metrics import ClientMetrics, CommitMeter
+from ..errors import ConfigurationError, ConsumerFailedError, KombuKafkaError, NotOwnerError
+from ..options import Options
+from ..ownership.base import Ownership
+from ..ownership.group import GroupOwnership
+from ..ownership.static import StaticOwnership
+from ..record import UNREADABLE
+from ..wakeup import Wakeup
+from . import attempts
+from .inbox import Inbox
+
+__all__ = ("Consumer",)
+
+logger = logging.getLogger(__name__)
+
+#: Milliseconds the thread waits for records before it looks at its other duties.
+POLL_MS = 100
+#: Seconds between two attempts after the brokers could not be reached.
+RETRY_SECONDS = 1.0
+#: Seconds between two warnings about the same trouble.
+WARN_EVERY = 10.0
+#: Seconds a commit may take before records are looked for again.
+COMMIT_SECONDS = 5.0
+#: Seconds after which offsets are committed again although nothing was done: Kafka forgets those
+#: of a group without members after offsets.retention.minutes (7 days by default).
+RECOMMIT_SECONDS = 3600.0
+#: Seconds for the last commit when the consumer ends.
+FINAL_COMMIT_SECONDS = 10.0
+
+
+class Consumer:
+    """Consume the partitions that this process owns, bound to it or shared in a group.
+
+    Offsets: a partition starts at the group's committed offset, or at its beginning where there is
+    none, so that nothing queued before the first worker is passed over. What is committed is the
+    watermark, never past a record that is not done.
+
+    Arguments:
+        options: brokers, group, partitions, ordering, journal directory.
+
+    Attributes:
+        inbox: where records come out and acknowledgements go in.
+        error: why the consumer ended by itself, or None.
+    """
+
+    def __init__(self, options: Options, wakeup: Wakeup | None = None) -> None:
+        owner = options.worker_name or options.client_id
+        self.inbox = Inbox(options.max_buffered, owner=owner, wakeup=wakeup)
+        self.error: KombuKafkaError | None = None
+        self.metrics: ClientMetrics | None = None
+        self.commit_meter = CommitMeter()
+        self._options = options
+        self._topics: frozenset[str] = frozenset()
+        kind = GroupOwnership if options.partitions is None else StaticOwnership
+        self._ownership: Ownership = kind(options, self.inbox, self._flush, self._warn)
+        self._closing = threading.Event()
+        self._stop = threading.Event()
+        self._last_warning = 0.0
+        self._last_commit = time.monotonic()
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="kombu-kafka-consumer", daemon=True)
+
+    # Called by the transport, from the event loop's thread
+
+    @property
+    def started(self) -> bool:
+        """Whether there ever was something to consume: the wakeup is then closed by the thread."""
+        return self._thread.ident is not None
+
+    def consume(self, topic: str) -> None:
+        """Begin to consume this process's partitions of `topic`; returns at once."""
+        self._topics |= {topic}
+        if not self.started:
+            atexit.register(self.join)
+            self._thread.start()
+
+    def cancel(self, topic: str) -> None:
+        """Consume `topic` no longer; its partitions are let go once what runs of them is done."""
+        self._topics -= {topic}
+
+    def positions(self) -> dict[tuple[str, int], int] | None:
+        """Where consumption of each partition of this process began; None until all have."""
+        if not self._ownership.ready(self._topics):
+            return None
+        return {(tp.topic, tp.partition): at for tp, at in self._ownership.positions.items()}
+
+    def close(self) -> None:
+        """Hand nothing out any more; go on committing until what is in flight is settled."""
+        self.inbox.close()
+        self._closing.set()
+
+    def join(self) -> None:
+        """End now: commit what is done, close the client. What is in flight will run again."""
+        if os.getpid() != self._pid:
+            return  # a forked child: the thread and its sockets are the parent's
+        self.close()
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(FINAL_COMMIT_SECONDS + 5)
+        if self._options.state_directory is not None:
+            attempts.forget(self._options.state_directory)
+
+    # The thread
+
+    def _run(self) -> None:
+        try:
+            self._begin()
+            while not (self._stop.is_set() or self._closing.is_set()):
+                self._step()
+            self.inbox.close()
+            self._ownership.closing.set()
+            self._settle()
+        except KombuKafkaError as exc:
+            self.error = exc
+        except Exception as exc:
+            logger.exception("Consuming %s failed.", self._names())
+            self.error = ConsumerFailedError(
+                f"Consuming {self._names()} failed ({exc!r}): start this process again; what it "
+                f"had in flight will run again."
+            )
+        self.inbox.close()
+        self._settle_after_failure()
+        self._let_go()
+        # The event loop may still wait on the inbox's descriptor.
+        while not (self._stop.is_set() or self._closing.wait(POLL_MS / 1000)):
+            pass
+        self.inbox.release()
+
+    def _begin(self) -> None:
+        client = self._ownership.client = self._connect()
+        self.metrics = client and ClientMetrics(client)
+
+    def _begin_anew(self) -> None:
+        """Leave with a client of which nothing more will come, and begin with a new one."""
+        self._ownership.client.close(autocommit=False, timeout_ms=1000)
+        self._begin()
+
+    def _settle(self) -> None:
+        """Go on owning and committing until nothing is in flight: no successor begins it again."""
+        while self.inbox.in_flight() and not self._stop.is_set():
+            if self._ownership.client is None:
+                self._stop.wait(POLL_MS / 1000)
+            else:
+                self._step()
+
+    def _settle_after_failure(self) -> None:
+        """After a failure: wait for what is in flight, so that its journal is told."""
+        while self.inbox.in_flight() and not self._stop.wait(POLL_MS / 1000):
+            if not isinstance(self.error, NotOwnerError) and self._ownership.client is not None:
+                self._commit_if_due()
+
+    def _connect(self) -> KafkaConsumer | None:
+        while not self._stop.is_set():
+            require_access(self._options, again=True)
+            try:
+                if self._ownership.prepare():
+                    client = KafkaConsumer(
+                        **{
+                            **self._options.client_settings(),
+                            "group_id": self._options.group_id,
+                            "enable_auto_commit": False,
+                            "auto_offset_reset": "earliest",
+                            "isolation_level": "read_committed",
+                            "allow_auto_create_topics": False,
+                            "fetch_max_wait_ms": 500,
+                            **self._ownership.settings(),
+                        }
+                    )
+                    # kafka-python 3.0.12 does not pass it on: a deleted topic would come back.
+                    client._cluster.config["allow_auto_create_topics"] = False
+                    return client
+            except KafkaError as exc:
+                self._warn("No Kafka broker of %s answers (%s); trying again.",
+                           ", ".join(self._options.hosts), exc)  # fmt: skip
+                self._stop.wait(RETRY_SECONDS)
+            else:
+                self._stop.wait(POLL_MS / 1000)
+        return None
+
+    def _step(self) -> None:
+        """Do each duty once: ownership, records, commits."""
+        try:
+            if self._ownership.stuck():
+                self._begin_anew()
+                return
+            self._ownership.step(self._topics)
+            self._fetch()
+        except AuthorizationError as exc:
+            raise ConfigurationError(
+                f"This client may not consume {self._names()} as group {self._options.group_id} "
+                f"({type(exc).__name__}): grant it Read on both with kafka-acls.sh."
+            ) from exc
+        except RetriableError as exc:
+            if self._warn("Kafka did not answer for %s (%s); going on.", self._names(), exc):
+                require_access(self._options, again=True)  # it may be that it won't
+            self._stop.wait(RETRY_SECONDS)
+        except KafkaError as exc:
+            raise self._ownership.explain(exc) or exc from exc
+        self._commit_if_due()
+
+    def _fetch(self) -> None:
+        client = self._ownership.client
+        flowing, paused, assigned = self.inbox.flowing(), client.paused(), client.assignment()
+        client.pause(*(assigned - flowing - paused))
+        client.resume(*(paused & flowing))
+        try:
+            fetched = poll(client, timeout_ms=POLL_MS)
+        except CorruptRecordError as exc:
+            self._pass_over(client, exc)
+            return
+        for partition, records in fetched.items():
+            self.inbox.push(partition, records, records[-1].offset + 1)
+        for partition in client.assignment() & flowing:
+            # Past transaction markers and compacted records, which no poll returns.
+            position = client._subscription.assignment[partition].position
+            if position is not None:
+                self.inbox.push(partition, (), position.offset)
+
+    def _pass_over(self, client: KafkaConsumer, exc: CorruptRecordError) -> None:
+        """Have a record that the client can't parse dead-lettered by where it lies.
+
+        Fetching it again would fail again, and the client would never get past it.
+        """
+        failed = client._fetcher._next_partition_records
+        if failed is None:
+            raise exc
+        partition = failed.topic_partition
+        offset = client._subscription.assignment[partition].position.offset
+        reason = (UNREADABLE, str(exc).encode())
+        record = ConsumerRecord(
+            partition.topic, partition.partition, -1, offset, -1, 0, None, None, [reason], None,
+            -1, -1, -1,
+        )  # fmt: skip
+        self.inbox.push(partition, [record], offset + 1)
+        client.seek(partition, offset + 1)
+
+    def _commit_if_due(self) -> None:
+        idle = time.monotonic() - self._last_commit
+        if idle < self._options.commit_interval:
+            return
+        commits = self.inbox.commits(uncommitted=idle < RECOMMIT_SECONDS)
+        if not commits:
+            return
+        self._last_commit = time.monotonic()
+        self._commit(commits, COMMIT_SECONDS)
+
+    def _flush(self, partitions: Collection[TopicPartition]) -> bool:
+        """Commit what is done of `partitions` now; say whether Kafka has it."""
+        commits = self.inbox.commits(uncommitted=True)
+        due = {
+            partition: commit for partition, commit in commits.items() if partition in partitions
+        }
+        return not due or self._commit(due, COMMIT_SECONDS)
+
+    def _commit(self, commits: dict[TopicPartition, OffsetAndMetadata], timeout: float) -> bool:
+        started = time.monotonic()
+        try:
+            self._ownership.commit(commits, timeout)
+        except RebalanceInProgressError:
+            return False  # it is over in a moment
+        except KafkaError as exc:
+            self.commit_meter.failures += 1
+            self._warn("Offsets of %s are not committed (%s); it is tried again.",
+                       self._names(), exc)  # fmt: skip
+            return False
+        self.commit_meter.worked(time.monotonic() - started)
+        self.inbox.committed(commits)
+        return True
+
+    def _let_go(self) -> None:
+        """Commit what is done, close the client, and let a successor have the partitions."""
+        client = self._ownership.client
+        if client is not None:
+            try:
+                commits = self.inbox.commits(uncommitted=True)
+                if commits and not isinstance(self.error, NotOwnerError):
+                    self._commit(commits, FINAL_COMMIT_SECONDS)
+                self._ownership.leave()
+            except KombuKafkaError as exc:
+                self.error = self.error or exc
+            client.close(autocommit=False, timeout_ms=1000)
+        self._ownership.succession.release_all()
+
+    def _names(self) -> str:
+        partitions = sorted(f"{tp.topic}-{tp.partition}" for tp in self._ownership.positions)
+        return ", ".join(partitions or sorted(self._topics))
+
+    def _warn(self, message: str, *args: object) -> bool:
+        """Warn, unless that was done a moment ago; return whether it was time to."""
+        now = time.monotonic()
+        due = now - self._last_warning >= WARN_EVERY
+        if due:
+            self._last_warning = now
+            logger.warning(message, *args)
+        return due

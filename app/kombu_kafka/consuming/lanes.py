@@ -1,0 +1,124 @@
+"""Opening a partition: where to begin, and what is known of it already."""
+
+from __future__ import annotations
+
+import logging
+
+from kafka import KafkaConsumer
+from kafka.structs import OffsetAndMetadata, TopicPartition
+
+from ..options import Options
+from . import attempts, commit_metadata
+from .commit_metadata import CommitMetadata
+from .inbox import Inbox
+from .journal import Journal, JournalIdentity
+from .order import make_order
+from .ranges import within
+
+__all__ = ("open_lane",)
+
+logger = logging.getLogger(__name__)
+
+
+def open_lane(
+    client: KafkaConsumer, inbox: Inbox, options: Options, partition: TopicPartition
+) -> int:
+    """Begin a partition that is assigned to `client` where the group's commit says.
+
+    A partition without a commit begins at its first record, so that nothing queued before the
+    first worker is passed over. What Kafka's metadata or the journal know as done is skipped.
+
+    Returns:
+        The offset it begins at.
+
+    Raises:
+        RetriableError: the brokers did not answer.
+    """
+    committed = client.committed(partition, metadata=True)
+    first: int = client.beginning_offsets([partition])[partition]
+    end = client.end_offsets([partition])[partition]
+    topic_id = client._cluster.topic_id(partition.topic)  # there is no other way to it
+    said = _said(partition, committed)
+    journal = _journal(client, options, partition, topic_id, committed, said)
+    anew = said is not None and said.topic not in ("", commit_metadata.digest(topic_id))
+    position = first
+    if committed is not None and (anew or committed.offset > end):
+        logger.warning(
+            "The group %s committed offset %d of %s-%d, %s: starting at its first record, "
+            "offset %d.", options.group_id, committed.offset, partition.topic, partition.partition,
+            "a topic that was deleted and made anew since" if anew else
+            f"which ends at {end}: the topic was made anew or cut short", first,
+        )  # fmt: skip
+        said = None
+    elif committed is not None:
+        position = max(committed.offset, first)
+        if committed.offset < first:
+            _complain_of_loss(partition, range(committed.offset, first), said, journal)
+    if said is not None and said.done and said.done[-1].stop > end:
+        logger.warning(
+            "The metadata of %s-%d says that offset %d is done, but the partition ends at %d: it "
+            "was cut short, the metadata is ignored, and messages may run again.",
+            partition.topic, partition.partition, said.done[-1].stop - 1, end,
+        )  # fmt: skip
+        said = None
+    client.seek(partition, position)
+    inbox.open(
+        partition, position, make_order(options.ordering), journal,
+        committed.offset if committed else None,
+        known=said.done if said else (),
+        attempts=attempts.known(options.state_directory, partition, position, said, journal),
+        topic=commit_metadata.digest(topic_id),
+    )  # fmt: skip
+    logger.info("Consuming %s-%d from offset %d.", partition.topic, partition.partition, position)
+    return position
+
+
+def _said(partition: TopicPartition, committed: OffsetAndMetadata | None) -> CommitMetadata | None:
+    """Return what lies beside the committed offset, if this transport wrote it for that offset."""
+    if committed is None or not committed.metadata:
+        return None
+    said = commit_metadata.decode(committed.metadata)
+    if said is None or said.watermark != committed.offset:
+        logger.warning(
+            "The metadata of %s-%d's committed offset %d is damaged or somebody else's (%.40r): it "
+            "is ignored; messages that were done above the offset may run again.",
+            partition.topic, partition.partition, committed.offset, committed.metadata,
+        )  # fmt: skip
+        return None
+    return said
+
+
+def _journal(
+    client: KafkaConsumer,
+    options: Options,
+    partition: TopicPartition,
+    topic_id: object,
+    committed: OffsetAndMetadata | None,
+    said: CommitMetadata | None,
+) -> Journal | None:
+    if options.state_directory is None:
+        return None
+    identity = JournalIdentity(
+        cluster=str(client._cluster.cluster_id),
+        group=options.group_id,
+        topic=partition.topic,
+        topic_id=str(topic_id),
+        partition=partition.partition,
+    )
+    return Journal(
+        options.state_directory, identity, committed.offset if committed else None,
+        committed.metadata or "" if committed else "", said.journal if said else "",
+    )  # fmt: skip
+
+
+def _complain_of_loss(
+    partition: TopicPartition, gone: range, said: CommitMetadata | None, journal: Journal | None
+) -> None:
+    done = said.done if said else ()
+    at_hand = journal.done if journal else {}
+    lost = sum(not within(done, offset) and offset not in at_hand for offset in gone)
+    logger.error(
+        "%d records of %s-%d were deleted by its retention before they were consumed (offsets %d "
+        "to %d): starting at the first that is left, offset %d; lengthen retention.ms.",
+        lost, partition.topic, partition.partition, gone.start, gone.stop - 1, gone.stop,
+    )  # fmt: skip

@@ -1,0 +1,389 @@
+"""A dispatcher's clients at work: see what is due, forward it, step aside when another is to do it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer
+from kafka.errors import CorruptRecordError, KafkaError
+from kafka.structs import TopicPartition
+
+from ..clients.fetching import poll
+from ..options import Options
+from . import letters as delay_letters
+from . import messages as delay
+from .forwarder import Forwarder, Outgoing, RefusedError
+from .level import Entry, Level
+from .revoked import RevokedIds
+from .single_owner import SingleOwnerAssignor
+from .topics import group_of
+
+__all__ = ("Statistics", "Watch")
+
+logger = logging.getLogger(__name__)
+
+#: Milliseconds after which a dispatcher that died is replaced: the lowest that brokers allow by
+#: default (group.min.session.timeout.ms).
+SESSION_MS = 6000
+#: Milliseconds between two heartbeats; after this others hear of a dispatcher that ended.
+HEARTBEAT_MS = 1000
+#: Milliseconds after which one that is held up is taken to have failed.
+MAX_POLL_MS = 60_000
+#: Longest wait for records, in milliseconds: what is stopped or resumed is so after this.
+POLL_MS = 200
+#: Records of all levels forwarded in one transaction, and of one level.
+BATCH = 1000
+LEVEL_BATCH = 500
+#: Seconds between two attempts after a failure, and after a wrong setting.
+RETRY_SECONDS = 1.0
+#: Seconds between two commits of what moved although nothing was forwarded (transaction markers).
+TIDY_SECONDS = 5.0
+#: Seconds between two deletions of what was forwarded.
+DELETE_SECONDS = 600.0
+
+
+@dataclass
+class Statistics:
+    """What a dispatcher has done since it began.
+
+    Attributes:
+        active: whether it is the one at work.
+        forwarded: messages that were due, and went to their topics.
+        hops: messages that went to another level.
+        revoked: messages that went to be discarded.
+        dead_letters: messages that could not be forwarded.
+        transactions: how many all of that took.
+        late_ms_total: sum of how late the forwarded ones were, in milliseconds.
+        late_ms_max: the latest of them.
+    """
+
+    active: bool = False
+    forwarded: int = 0
+    hops: int = 0
+    revoked: int = 0
+    dead_letters: int = 0
+    transactions: int = 0
+    late_ms_total: int = 0
+    late_ms_max: int = 0
+
+
+class _Changes(ConsumerRebalanceListener):
+    """Notes that partitions came or went; called in a thread of the client's."""
+
+    def __init__(self) -> None:
+        self.seen = threading.Event()
+
+    def on_partitions_assigned(self, assigned: Any) -> None:
+        self.seen.set()
+
+    def on_partitions_revoked(self, revoked: Any) -> None:
+        self.seen.set()
+
+
+class Watch:
+    """A dispatcher's clients, from connection to failure; for one thread.
+
+    Arguments:
+        options: brokers, group and topics.
+        statistics: where to count.
+        stop: says when to end.
+        missing: topics that were not there, and when.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        statistics: Statistics,
+        stop: threading.Event,
+        missing: dict[str, float],
+    ) -> None:
+        self._options = options
+        self._statistics = statistics
+        self._stop = stop
+        self._missing = missing
+        self._topic = str(options.delay_topic)
+        self._changes = _Changes()
+        self._forwarder: Forwarder | None = None
+        self._revoked: RevokedIds | None = None
+        self._levels: dict[TopicPartition, Level] = {}
+        self._turn = 0
+        #: Records to be forwarded singly, to find the one that Kafka refuses.
+        self._singly = 0
+        #: What Kafka refused, by level and offset: why, and how often.
+        self._refused: dict[tuple[int, int], delay_letters.Refusal] = {}
+        self._tidied = self._deleted = time.monotonic()
+        self._client = KafkaConsumer(
+            **options.client_settings(),
+            group_id=group_of(options),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            allow_auto_create_topics=False,
+            partition_assignment_strategy=[SingleOwnerAssignor],
+            session_timeout_ms=SESSION_MS,
+            heartbeat_interval_ms=HEARTBEAT_MS,
+            # So long may others wait for a member that is held up in a transaction.
+            max_poll_interval_ms=MAX_POLL_MS,
+            # A partition that is resumed is fetched when the last request has been answered.
+            fetch_max_wait_ms=POLL_MS,
+            max_partition_fetch_bytes=256 * 1024,
+            metrics_enabled=False,
+        )
+        self._client.subscribe([self._topic], listener=self._changes)
+
+    def run(self) -> None:
+        """Forward until told to stop.
+
+        Raises:
+            KafkaError: Kafka is away, or the clients must be made anew.
+        """
+        try:
+            while not self._stop.is_set():
+                self._step()
+        finally:
+            self._let_go()
+            self._client.close(autocommit=False, timeout_ms=2000)
+
+    def _step(self) -> None:
+        try:
+            fetched = poll(self._client, timeout_ms=self._patience(), max_records=BATCH)
+        except CorruptRecordError as exc:
+            fetched = delay_letters.pass_over(self._client, exc)
+        # In this order: a change after the snapshot has the transaction refused.
+        group = self._client.group_metadata()
+        if self._changes.seen.is_set():
+            self._take_over()
+            return
+        for partition, records in fetched.items():
+            if partition not in self._levels:
+                self._changes.seen.set()
+                return
+            self._levels[partition].push(records)
+        if self._forwarder is None:
+            return
+        self._flow()
+        if self._revoked is not None:
+            self._revoked.look()
+        try:
+            self._forward(self._forwarder, group)
+            self._tidy(group)
+        except KafkaError as exc:
+            logger.info("Delayed messages were not forwarded (%r): looking at what is ours.", exc)
+            self._changes.seen.set()
+
+    def _patience(self) -> int:
+        """How long to wait for records, in milliseconds."""
+        if self._forwarder is None:
+            return POLL_MS
+        now, monotonic = _now(), time.monotonic()
+        ready = [
+            level.ready_at() for level in self._levels.values() if level.blocked_until <= monotonic
+        ]
+        return max(0, min([POLL_MS, *(at - now for at in ready if at is not None)]))
+
+    def _take_over(self) -> None:
+        """Begin with what is ours now, from what is committed; first end what others left open."""
+        self._changes.seen.clear()
+        self._let_go()
+        mine = self._client.assignment()
+        if not mine:
+            return
+        self._renew()
+        self._revoked = RevokedIds(self._options)
+        self._revoked.load()
+        first = self._client.beginning_offsets(list(mine))
+        for partition in mine:
+            committed = self._client.committed(partition)
+            position = max(first[partition], committed or 0)
+            self._client.seek(partition, position)
+            self._levels[partition] = Level(partition.partition, position)
+        self._client.resume(*self._client.paused())
+        self._statistics.active = True
+        logger.info("Forwarding the delayed messages of %s.", self._topic)
+
+    def _renew(self) -> None:
+        """Have a new forwarder; that ends whatever the last one, ours or not, left open."""
+        self._end_forwarder()
+        self._forwarder = Forwarder(
+            self._options, group_of(self._options), self._client.topics, self._missing
+        )
+
+    def _end_forwarder(self) -> None:
+        if self._forwarder is not None:
+            self._forwarder.close()
+            self._forwarder = None
+
+    def _let_go(self) -> None:
+        self._statistics.active = False
+        self._levels.clear()
+        self._end_forwarder()
+        if self._revoked is not None:
+            self._revoked.close()
+            self._revoked = None
+
+    def _flow(self) -> None:
+        """Read on where what was read is ready soon."""
+        now = _now()
+        full = {partition for partition, level in self._levels.items() if level.full(now)}
+        paused = self._client.paused()
+        self._client.pause(*(full - paused))
+        self._client.resume(*(paused - full))
+
+    def _forward(self, forwarder: Forwarder, group: Any) -> None:
+        """Forward what is ready, in one transaction."""
+        chosen = self._choose()
+        if not chosen:
+            return
+        now = _now()
+        outgoing: list[Outgoing] = []
+        origins: list[tuple[Level, Entry]] = []
+        after = Statistics(True)
+        for level, entries in chosen.values():
+            for entry in entries:
+                records = self._outgoing(level, entry, now, after)
+                outgoing += records
+                origins += [(level, entry)] * len(records)
+        offsets = {
+            partition: entries[-1].record.offset + 1 for partition, (_, entries) in chosen.items()
+        }
+        try:
+            forwarder.forward(outgoing, offsets, group)
+        except RefusedError as exc:
+            self._refuse(exc, origins)
+            if forwarder.broken:
+                self._renew()
+            return
+        for level, entries in chosen.values():
+            level.forwarded(len(entries))
+            self._singly = max(0, self._singly - len(entries))
+            for entry in entries:
+                self._refused.pop((level.number, entry.record.offset), None)
+        self._count(after)
+
+    def _choose(self) -> dict[TopicPartition, tuple[Level, list[Entry]]]:
+        """Return what is ready of each level, the levels in turn."""
+        chosen: dict[TopicPartition, tuple[Level, list[Entry]]] = {}
+        left = 1 if self._singly else BATCH
+        now, monotonic = _now(), time.monotonic()
+        partitions = list(self._levels)
+        self._turn += 1
+        for step in range(len(partitions)):
+            partition = partitions[(self._turn + step) % len(partitions)]
+            level = self._levels[partition]
+            if level.blocked_until > monotonic:
+                continue
+            entries = list(level.ready(now, min(left, LEVEL_BATCH)))
+            if entries:
+                chosen[partition] = level, entries
+                left -= len(entries)
+        return chosen
+
+    def _outgoing(self, level: Level, entry: Entry, now: int, count: Statistics) -> list[Outgoing]:
+        """Return what a record becomes: a message, a hop, one to be discarded, or a letter."""
+        refusal = self._refused.get((level.number, entry.record.offset))
+        delayed, record = entry.delayed, entry.record
+        if delayed is None or refusal is not None:
+            count.dead_letters += 1
+            refusal = refusal or delay_letters.Refusal("undeliverable", str(entry.fault))
+            return [delay_letters.letter(self._options, record, delayed, refusal)]
+        name = delayed.header("id")
+        if self._revoked is not None and name in self._revoked:
+            count.revoked += 1
+            return [
+                Outgoing(delayed.topic, record.value, record.key,
+                         delay_letters.expired(delayed.headers), delayed.partition),
+                Outgoing(self._revoked.topic, None, name, [], 0),
+            ]  # fmt: skip
+        if delayed.due <= now:
+            count.forwarded += 1
+            count.late_ms_total += now - delayed.due
+            count.late_ms_max = max(count.late_ms_max, now - delayed.due)
+            return [
+                Outgoing(
+                    delayed.topic, record.value, record.key, delayed.headers, delayed.partition
+                )
+            ]
+        count.hops += 1
+        headers = delayed.headers + delay.describe(delayed.topic, delayed.partition, delayed.due)
+        number = delay.level_of(delayed.due - now)
+        return [Outgoing(self._topic, record.value, record.key, headers, number)]
+
+    def _refuse(self, exc: RefusedError, origins: list[tuple[Level, Entry]]) -> None:
+        """Kafka will not take a record: it becomes a letter in the next attempt."""
+        if exc.index is None:
+            self._singly = len(origins)
+            return
+        level, entry = origins[exc.index]
+        key = level.number, entry.record.offset
+        before = self._refused.get(key)
+        if before is None:
+            self._refused[key] = delay_letters.Refusal(exc.reason, str(exc))
+            logger.error(
+                "A delayed message can't be forwarded and goes to the dead letter topic %s: %s.",
+                self._options.dead_letter_topic, exc,
+            )  # fmt: skip
+            return
+        # The letter itself was refused: shorter next time; if that's no help, this level waits.
+        self._refused[key] = before.again()
+        if before.attempts > 1:
+            level.blocked_until = time.monotonic() + RETRY_SECONDS
+            logger.error(
+                "Can't write a dead letter to %s (%s): level %d of the delayed messages waits, and "
+                "it is tried again until it works.",
+                self._options.dead_letter_topic, exc, level.number,
+            )  # fmt: skip
+
+    def _count(self, after: Statistics) -> None:
+        total = self._statistics
+        total.transactions += 1
+        total.forwarded += after.forwarded
+        total.hops += after.hops
+        total.revoked += after.revoked
+        total.dead_letters += after.dead_letters
+        total.late_ms_total += after.late_ms_total
+        total.late_ms_max = max(total.late_ms_max, after.late_ms_max)
+
+    def _tidy(self, group: Any) -> None:
+        """Commit past transaction markers, so that the backlog returns to nothing; free the disk."""
+        now = time.monotonic()
+        if now - self._tidied < TIDY_SECONDS:
+            return
+        self._tidied = now
+        moved = {}
+        for partition, level in self._levels.items():
+            position = self._client.position(partition)
+            if not level and position is not None and position > level.committed:
+                moved[partition] = position
+        if moved and self._forwarder is not None:
+            self._forwarder.forward([], moved, group)
+            for partition, position in moved.items():
+                self._levels[partition].committed = position
+        if now - self._deleted >= DELETE_SECONDS:
+            self._deleted = now
+            self._delete(self._levels.items())
+
+    def _delete(self, levels: Iterable[tuple[TopicPartition, Level]]) -> None:
+        """Delete what is forwarded."""
+        offsets = {partition: level.committed for partition, level in levels if level.committed}
+        if not offsets:
+            return
+        try:
+            admin = KafkaAdminClient(**self._options.client_settings())
+            try:
+                admin.delete_records(offsets, timeout_ms=5000)
+            finally:
+                admin.close()
+        except KafkaError as exc:
+            logger.warning(
+                "What was forwarded stays on the disks of %s (%s): this client needs the Delete "
+                "operation on it.", self._topic, exc,
+            )  # fmt: skip
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,1 @@
+"""Exchanges, bindings, and queues that live as long as their reader."""

@@ -1,0 +1,356 @@
+"""Partitions that the workers of a consumer group share.
+
+Kafka's group protocol deals the partitions out, cooperatively: a rebalance takes a partition from
+one worker and gives it to another, and the rest goes on. What this module adds to the client:
+
+- A partition that is taken away is *drained*: nothing more of it is handed out, what runs may
+  finish, its offset is committed, and only then is it given up. Until then this worker names it
+  among those it owns, so the group gives it to nobody else.
+- A *lease*: nothing is handed out unless the group's coordinator confirmed this worker's
+  membership within the session timeout. A process that was frozen for longer finds its lease
+  expired, and asks first.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from kafka import ConsumerRebalanceListener
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import (
+    FencedInstanceIdError,
+    InconsistentGroupProtocolError,
+    KafkaError,
+    RebalanceInProgressError,
+)
+from kafka.structs import OffsetAndMetadata, TopicPartition
+
+from ..errors import ConfigurationError, KombuKafkaError, NotOwnerError
+from .base import Ownership
+from .lease import Lease
+from .presence import owners_of_topics
+from .standstill import Standstill
+
+__all__ = ("GroupOwnership", "instance_id")
+
+logger = logging.getLogger(__name__)
+
+#: Milliseconds after which a topic's partitions are looked up again: new ones are dealt out then.
+METADATA_MAX_AGE_MS = 30_000
+#: Seconds a partition's last commit may take after `revoke_timeout`.
+LAST_COMMIT_SECONDS = 5.0
+#: Seconds between two looks at who is in the way.
+LOOK_EVERY = 0.5
+#: Seconds that an owner is given to vanish on top of the session timeout.
+PATIENCE = 2.0
+#: Milliseconds brokers may take to say which partitions topics have.
+METADATA_MS = 5000
+#: Longest group instance id that Kafka takes.
+MAX_INSTANCE_ID = 249
+
+
+def instance_id(worker_name: str | None) -> str | None:
+    """Return the group instance id of a worker: its name, in the characters that Kafka allows."""
+    if worker_name is None:
+        return None
+    return re.sub(r"[^A-Za-z0-9._-]", "-", worker_name)[:MAX_INSTANCE_ID]
+
+
+class Assignor(CooperativeStickyAssignor):
+    """The cooperative sticky assignor, told by us what this worker owns.
+
+    The client's own memory of it forgets partitions that are still being drained, and remembers
+    those of a membership that was lost.
+    """
+
+    def __init__(self, owned: Callable[[], Iterable[TopicPartition]]) -> None:
+        super().__init__()
+        self._owned = owned
+
+    def metadata(self, topics: Collection[str]) -> Any:
+        self.member_assignment = sorted(self._owned())
+        return super().metadata(topics)
+
+
+class GroupOwnership(Ownership, ConsumerRebalanceListener):
+    """Owns what the group deals out to this worker."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._instance_id = instance_id(self.options.worker_name)
+        #: The client's I/O thread calls the listener's methods.
+        self._lock = threading.Lock()
+        self._assigned: set[TopicPartition] = set()
+        self._draining: dict[TopicPartition, float] = {}
+        self._lost: dict[TopicPartition, int] = {}
+        self._subscribed: frozenset[str] = frozenset()
+        #: What the group was told last that this worker owns.
+        self._told: set[TopicPartition] = set()
+        #: Topics of which it is not known since the last join whether partitions are bound.
+        self._unannounced: frozenset[str] = frozenset()
+        #: Since when partitions of new topics are bound to others, and when that was seen last.
+        self._waiting: tuple[float, float] | None = None
+        self._standstill = Standstill(self.options)
+        #: Of the client's membership, once it was asked about.
+        self._known_lease: Lease | None = None
+
+    def prepare(self) -> bool:
+        if self._instance_id is None:
+            return True
+        what = (self.options.group_id, self._instance_id)
+        if self.succession.claim(what, f"the group {self.options.group_id}"):
+            return True
+        self.warn("Waiting for tasks begun over an earlier connection.")
+        return False
+
+    def settings(self) -> dict[str, Any]:
+        session = int(self.options.session_timeout * 1000)
+        return {
+            "group_instance_id": self._instance_id,
+            "partition_assignment_strategy": [Assignor(self._owned)],
+            "session_timeout_ms": session,
+            "heartbeat_interval_ms": min(3000, session // 3),
+            "metadata_max_age_ms": METADATA_MAX_AGE_MS,
+        }
+
+    @property
+    def _lease(self) -> Lease:
+        if self._known_lease is None:
+            self._known_lease = Lease(self.client._coordinator, self.options.session_timeout)
+        return self._known_lease
+
+    def step(self, topics: Collection[str]) -> None:
+        self._verify()
+        self._subscribe(frozenset(topics))
+        self._report_lost()
+        self._drain()
+        if not self.closing.is_set():
+            self._take_on()
+
+    def stuck(self) -> bool:
+        if not self._subscribed:
+            self._standstill.reset()
+            return False
+        waited = self._standstill.seconds(self.client._coordinator)
+        if not waited:
+            return False
+        self.on_partitions_lost(())
+        with self._lock:
+            lost, self._lost = self._lost, {}
+        self._subscribed = frozenset()
+        self._known_lease = None
+        logger.warning(
+            "The group %s gave this worker no partitions for %g seconds although Kafka answers: "
+            "it joins anew, with a new client; %d messages in flight run again.",
+            self.options.group_id, round(waited, 1), sum(lost.values()),
+        )  # fmt: skip
+        return True
+
+    def ready(self, topics: Collection[str]) -> bool:
+        lease = self._known_lease
+        return (
+            lease is not None
+            and lease.generation is not None
+            and not self._assigned
+            and self._subscribed >= set(topics)
+        )
+
+    def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], timeout: float) -> None:
+        if not self.client._coordinator.stable():
+            raise RebalanceInProgressError("the group is rebalancing")
+        try:
+            self.client.commit(dict(offsets), timeout_ms=int(timeout * 1000))
+        except FencedInstanceIdError as exc:
+            raise self._fenced() from exc
+
+    def explain(self, exc: KafkaError) -> KombuKafkaError | None:
+        if isinstance(exc, FencedInstanceIdError):
+            return self._fenced()
+        if isinstance(exc, InconsistentGroupProtocolError):
+            return ConfigurationError(
+                f"The consumer group {self.options.group_id} has members that deal partitions out "
+                f"in another way: give this app a group_id of its own, or stop them."
+            )
+        return None
+
+    # Topics
+
+    def _subscribe(self, topics: frozenset[str]) -> None:
+        self._let_go_of_cancelled(topics)
+        wanted = topics | {partition.topic for partition in self.positions}
+        new = wanted - self._subscribed
+        if new and not self._free(new):
+            wanted -= new
+        if wanted == self._subscribed:
+            return
+        if wanted:
+            self._unannounced |= wanted - self._subscribed
+            self.client.subscribe(topics=sorted(wanted), listener=self)
+            self._look_up(wanted)
+        else:
+            self.client.unsubscribe()
+            self._lease.generation = None
+        self._subscribed = wanted
+
+    def _look_up(self, topics: Collection[str]) -> None:
+        """Have the client know the topics' partitions before it joins.
+
+        A leader that does not know them deals out none, and calls the group together once more.
+        """
+        manager, cluster = self.client._coordinator._manager, self.client._cluster
+        for _ in range(2):  # an answer may be under way that was asked for before
+            if all(cluster.partitions_for_topic(topic) for topic in topics):
+                break
+            looked_up = manager.call_soon(cluster.refresh_metadata)
+            self.client._coordinator._net.run(manager.wait_for, looked_up, METADATA_MS)
+
+    def _free(self, topics: frozenset[str]) -> bool:
+        """Say whether no partition is bound to another worker; a dead one is gone in a while.
+
+        Raises:
+            NotOwnerError: one is, and that worker lives.
+        """
+        now = time.monotonic()
+        since, looked = self._waiting or (now, -math.inf)
+        if now - looked < LOOK_EVERY:
+            return False
+        fault = self._bound_to_others(topics)
+        if fault is None:
+            self._waiting = None
+            return True
+        self._waiting = since, time.monotonic()
+        patience = self.options.session_timeout + PATIENCE
+        if now - since > patience:
+            raise NotOwnerError(fault)
+        self.warn("Waiting, in case it is dead, for at most %g seconds: %s", patience, fault)
+        return False
+
+    def _bound_to_others(self, topics: Collection[str]) -> str | None:
+        owners = owners_of_topics(self.options, topics)
+        if not owners:
+            return None
+        whose = ", ".join(f"{name} by {owner}" for name, owner in sorted(owners.items()))
+        me = self.options.worker_name or self.options.client_id
+        return (
+            f"This worker, {me}, would share {', '.join(sorted(topics))} in the group "
+            f"{self.options.group_id}, but partitions are owned by workers they are bound to "
+            f"({whose}): bind all of a topic's workers to partitions (CUSTOM_PARTITION), or none."
+        )
+
+    # What the group says; called within `KafkaConsumer.poll`, by the client's I/O thread
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Take note; nothing is fetched before the partition is opened."""
+        with self._lock:
+            for partition in assigned:
+                self.client._subscription.pause(partition)
+                self._assigned.add(partition)
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Hand out nothing more of them."""
+        deadline = time.monotonic() + self.options.revoke_timeout
+        with self._lock:
+            for partition in revoked:
+                self._assigned.discard(partition)
+                if partition in self.positions:
+                    self.inbox.hold(partition)
+                    self._draining.setdefault(partition, deadline)
+
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        """Forget all at once, without a commit: others may own them already."""
+        with self._lock:
+            self._assigned.clear()
+            self._draining.clear()
+            for partition in self.inbox.partitions():
+                self._lost[partition] = self._drop(partition)
+
+    def _owned(self) -> set[TopicPartition]:
+        """Return what this worker tells the group that it owns, when it joins."""
+        with self._lock:
+            lost = self.client._coordinator._generation.is_lost()
+            self._told = set() if lost else self.inbox.partitions() | self._assigned
+            return self._told
+
+    # Duties
+
+    def _report_lost(self) -> None:
+        with self._lock:
+            lost, self._lost = self._lost, {}
+        if lost:
+            logger.warning(
+                "The group %s had no sign of life of this worker for %g seconds and gave its "
+                "partitions to others: %d messages in flight run again there (%s).",
+                self.options.group_id, self.options.session_timeout, sum(lost.values()),
+                _names(lost),
+            )  # fmt: skip
+
+    def _drain(self) -> None:
+        """Give up partitions that were taken away, once what runs of them is finished."""
+        with self._lock:
+            draining = dict(self._draining)
+        for partition, deadline in draining.items():
+            over = time.monotonic() - deadline
+            if self.inbox.busy(partition) and over < 0:
+                continue
+            if not self.flush([partition]) and over < LAST_COMMIT_SECONDS:
+                continue
+            with self._lock:
+                if self._draining.pop(partition, None) is None:
+                    continue  # lost meanwhile
+                late = self._drop(partition)
+            if late:
+                logger.warning(
+                    "%d messages of %s were not finished %g seconds after the group %s gave it "
+                    "to another worker: they run again there.",
+                    late, _names([partition]), self.options.revoke_timeout, self.options.group_id,
+                )  # fmt: skip
+            else:
+                logger.info("%s goes to another worker.", _names([partition]))
+        coordinator = self.client._coordinator
+        # A request made while the group rebalances would be forgotten, so it is repeated.
+        if coordinator.stable() and self._told - self.inbox.partitions() - self._assigned:
+            coordinator.request_rejoin()
+
+    def _leaving(self, partition: TopicPartition) -> bool:
+        with self._lock:
+            return partition in self._draining
+
+    def _take_on(self) -> None:
+        """Open what was assigned."""
+        with self._lock:
+            assigned = self._assigned - self._draining.keys()
+        for partition in sorted(assigned):
+            self._open(partition)
+            with self._lock:
+                self._assigned.discard(partition)
+
+    def _verify(self) -> None:
+        """Renew the lease; in a new membership, look whether partitions are bound to others."""
+        try:
+            renewed = self._lease.renew()
+        except FencedInstanceIdError as exc:
+            raise self._fenced() from exc
+        joined = self.client._coordinator._joined_subscription
+        if renewed and self._unannounced and self._unannounced <= joined:
+            # Both sides announce themselves first and look then: one of them sees the other.
+            fault = self._bound_to_others(self._unannounced)
+            if fault is not None:
+                raise NotOwnerError(fault)
+            self._unannounced = frozenset()
+        self.inbox.lease(self._lease.until)
+
+    def _fenced(self) -> NotOwnerError:
+        return NotOwnerError(
+            f"Another worker joined the group {self.options.group_id} under this worker's name, "
+            f"{self.options.worker_name}: names of workers must differ; stop one of the two."
+        )
+
+
+def _names(partitions: Iterable[TopicPartition]) -> str:
+    return ", ".join(sorted(f"{tp.topic}-{tp.partition}" for tp in partitions))

@@ -1,0 +1,1 @@
+"""From tasks to Kafka: confirmed, in bulk, or as dead letters."""
