@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import struct
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -34,7 +35,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 from ..errors import ConfigurationError, KombuKafkaError, NotOwnerError
 from .base import Ownership
 from .lease import Lease
-from .presence import owners_of_topics
+from .presence import owners_of_topics, unassigned
 from .standstill import Standstill
 
 __all__ = ("GroupOwnership", "instance_id")
@@ -67,15 +68,23 @@ class Assignor(CooperativeStickyAssignor):
 
     The client's own memory of it forgets partitions that are still being drained, and remembers
     those of a membership that was lost.
+
+    As Java's does, it tells the group the generation it knows. So a member that joins again never
+    says what it said before: a group at rest would take no notice of it.
     """
 
-    def __init__(self, owned: Callable[[], Iterable[TopicPartition]]) -> None:
+    def __init__(
+        self, owned: Callable[[], Iterable[TopicPartition]], generation: Callable[[], int]
+    ) -> None:
         super().__init__()
         self._owned = owned
+        self._known_generation = generation
 
     def metadata(self, topics: Collection[str]) -> Any:
         self.member_assignment = sorted(self._owned())
-        return super().metadata(topics)
+        said = super().metadata(topics)
+        said.user_data = struct.pack(">i", self._known_generation())
+        return said
 
 
 class GroupOwnership(Ownership, ConsumerRebalanceListener):
@@ -97,6 +106,8 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
         #: Since when partitions of new topics are bound to others, and when that was seen last.
         self._waiting: tuple[float, float] | None = None
         self._standstill = Standstill(self.options)
+        #: Whether this client's first assignment is yet to be looked at.
+        self._is_new = True
         #: Of the client's membership, once it was asked about.
         self._known_lease: Lease | None = None
 
@@ -110,10 +121,11 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
         return False
 
     def settings(self) -> dict[str, Any]:
+        self._is_new = True
         session = int(self.options.session_timeout * 1000)
         return {
             "group_instance_id": self._instance_id,
-            "partition_assignment_strategy": [Assignor(self._owned)],
+            "partition_assignment_strategy": [Assignor(self._owned, self._generation)],
             "session_timeout_ms": session,
             "heartbeat_interval_ms": min(3000, session // 3),
             "metadata_max_age_ms": METADATA_MAX_AGE_MS,
@@ -277,6 +289,9 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
             self._told = set() if lost else self.inbox.partitions() | self._assigned
             return self._told
 
+    def _generation(self) -> int:
+        return self.client._coordinator._generation.generation_id  # type: ignore[no-any-return]
+
     # Duties
 
     def _report_lost(self) -> None:
@@ -344,6 +359,29 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
                 raise NotOwnerError(fault)
             self._unannounced = frozenset()
         self.inbox.lease(self._lease.until)
+        if renewed and self._is_new:
+            self._resume_rebalance()
+            self._is_new = False
+
+    def _resume_rebalance(self) -> None:
+        """End a rebalance that this worker left halfway when it was killed.
+
+        One that gives partitions up joins once more, and only then they are dealt out. Killed in
+        between, it comes back under its name to a group at rest, and nobody has them.
+        """
+        if self._instance_id is None:
+            return
+        cluster = self.client._cluster
+        partitions = {
+            TopicPartition(topic, number)
+            for topic in self._subscribed
+            for number in cluster.partitions_for_topic(topic) or ()
+        }
+        nobodys = unassigned(self.options, partitions)
+        if nobodys:
+            logger.info("The group %s is called together: nobody has %s.",
+                        self.options.group_id, _names(nobodys))  # fmt: skip
+            self.client._coordinator.request_rejoin()
 
     def _fenced(self) -> NotOwnerError:
         return NotOwnerError(

@@ -25,7 +25,7 @@ from kafka.structs import TopicPartition
 
 from ..options import Options
 
-__all__ = ("Owner", "others", "owner_group", "owners", "owners_of_topics")
+__all__ = ("Owner", "others", "owner_group", "owners", "owners_of_topics", "unassigned")
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,29 @@ def owners_of_topics(options: Options, topics: Collection[str]) -> dict[str, Own
         for name, group in described.items()
         if group["members"]
     }
+
+
+def unassigned(
+    options: Options, partitions: Collection[TopicPartition]
+) -> Collection[TopicPartition]:
+    """Return which of `partitions` the group, at rest, has given to none of its members.
+
+    While the group rebalances there are none to tell of: each is dealt out at its end.
+
+    Raises:
+        RetriableError: the brokers did not answer.
+    """
+    with _admin(options) as admin:
+        group = admin.describe_groups([options.group_id])[options.group_id]
+    if group["group_state"] != "Stable":
+        return set()
+    assigned = {
+        TopicPartition(topic["topic"], number)
+        for member in group["members"]
+        for topic in (member["member_assignment"] or {}).get("assigned_partitions") or ()
+        for number in topic["partitions"]
+    }
+    return set(partitions) - assigned
 
 
 def _consuming(group: dict[str, Any], topic: str) -> list[str]:

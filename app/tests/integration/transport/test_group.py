@@ -142,6 +142,33 @@ def test_a_name_that_comes_back_gets_its_partitions_without_a_rebalance(
     assert other.transport.consumer._ownership._lease.generation is generation
 
 
+def test_a_worker_killed_halfway_through_a_rebalance_ends_it_when_it_is_back(
+    connect: Connect, topic: str, publish: Any
+) -> None:
+    """It had agreed to give partitions up, and was killed before it said that it had."""
+    options = {"group_id": topic, "worker_name": "one@host"}
+    first = Member(connect(**options), topic)
+    settled(topic, first, sizes=[4])
+    consumer = first.transport.consumer
+    ownership = consumer._ownership
+    revoke = ownership.on_partitions_revoked
+
+    def revoke_and_die(partitions: Any) -> None:
+        revoke(partitions)
+        ownership.client._coordinator.request_rejoin = lambda: None
+        consumer._step = lambda: consumer._stop.wait(0.1)
+
+    ownership.on_partitions_revoked = revoke_and_die
+    other = Member(connect(group_id=topic, worker_name="two@host"), topic)
+    eventually(lambda: len(ownership._draining) == 2)
+    assert other.partitions() in (None, set())
+    first.be_another_process()
+    again = Member(connect(**options), topic)
+    settled(topic, other, again, sizes=[2, 2])
+    publish(topic, range(8))
+    eventually(lambda: sorted(again.numbers() + other.numbers()) == list(range(8)))
+
+
 def test_topics_that_appear_and_grow(
     connect: Connect,
     kafka: LocalKafka,
