@@ -10,6 +10,9 @@ export KAFKA_ARCHIVE := $(CURDIR)/.cache/kafka/kafka_2.13-4.3.0.tgz
 # A terminal gets colour and a progress bar; a pipe gets neither.
 TERMINAL := $(shell test -t 0 && test -t 1 && echo --interactive --tty || echo --env COLUMNS=120)
 
+# Integration tests mostly wait; each process has brokers of its own, and runs whole files.
+IN_PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
 .PHONY: help
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,7 +37,9 @@ demo: archive  ## the same system as processes of yours, without Docker or root;
 test: lint unit integration molecule  ## the whole test suite
 
 .PHONY: test-fast
-test-fast: lint unit integration  ## the test suite without Molecule
+test-fast: lint unit archive  ## the test suite without Molecule and without what takes long
+	@scripts/bootstrap.sh servers
+	pytest app/tests/integration $(IN_PARALLEL) -m 'not slow'
 
 .PHONY: lint
 lint: tools  ## ruff, mypy, import-linter, yamllint, ansible-lint, shellcheck
@@ -47,7 +52,7 @@ unit: tools  ## unit tests
 .PHONY: integration
 integration: archive  ## integration tests, on a real broker that they start
 	@scripts/bootstrap.sh servers
-	pytest app/tests/integration
+	pytest app/tests/integration $(IN_PARALLEL)
 
 .PHONY: chaos
 chaos: archive  ## 15 minutes of random faults under load; CHAOS_SEED replays a run, CHAOS_SECONDS shortens it

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.chaos.load import Plan
 from tests.chaos.run import Chaos
 from tests.chaos.schedule import KINDS
@@ -15,6 +17,7 @@ SECONDS = 14.0
 TASKS = 100
 
 
+@pytest.mark.slow
 def test_short_chaos(tmp_path: Path) -> None:
     """Bound partitions in order, a group in the order of keys: nothing is lost, order is kept."""
     said: list[str] = []

@@ -30,6 +30,7 @@ def _replayed(letters: Any) -> Counter[str]:
     )
 
 
+@pytest.mark.slow
 def test_killed_between_any_two_steps_each_letter_is_replayed_once(letters: Any) -> None:
     letters.write(LETTERS)
     script = Path(__file__).with_name("killed_replay.py")

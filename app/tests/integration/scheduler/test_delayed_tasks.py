@@ -102,6 +102,7 @@ def test_what_is_revoked_stays_so_when_all_workers_were_restarted(delayed: Syste
     assert delayed.dead_letters() == []
 
 
+@pytest.mark.slow
 def test_a_dispatcher_killed_with_its_worker_is_followed_by_another_workers(
     delayed: System,
 ) -> None:

@@ -44,6 +44,7 @@ def _run_until_done(system: Any, worker: LocalWorker) -> int:
 
 
 @pytest.mark.parametrize(("pool", "how"), [("prefork", "parent"), ("solo", "segfault")])
+@pytest.mark.slow
 def test_a_task_that_kills_its_worker_is_given_up_and_those_behind_it_run(
     system: Any, ledger: Ledger, kafka_value: Value, pool: str, how: str
 ) -> None:
@@ -61,6 +62,7 @@ def test_a_task_that_kills_its_worker_is_given_up_and_those_behind_it_run(
     assert kafka_value(letter, "dlq-message") == "The worker died 3 times while this task ran."
 
 
+@pytest.mark.slow
 def test_neighbours_of_a_killer_are_acquitted(
     system: Any, ledger: Ledger, kafka_value: Value
 ) -> None:
@@ -82,6 +84,7 @@ def test_neighbours_of_a_killer_are_acquitted(
     assert max(int(line[3]) for line in ledger.lines() if line[0] == "lasts") == 2
 
 
+@pytest.mark.slow
 def test_only_a_violent_end_counts(system: Any, ledger: Ledger) -> None:
     """Killed: one attempt. Told to stop at once, and to stop in order: none."""
     system.send("tests.lasts", 2.0, partition=0)

@@ -49,6 +49,7 @@ def _produce(system: Any, records: list[Malformed]) -> dict[tuple[int, int], Mal
     return lies
 
 
+@pytest.mark.slow
 def test_ten_thousand_malformed_records(system: Any, tmp_path: Path) -> None:
     """Each becomes a dead letter, byte for byte; the tasks between them run; the worker lives on."""
     records = malformed(RECORDS, SEED)

@@ -109,20 +109,25 @@ def test_dev_demo(kafka: LocalKafka) -> None:
 
 
 def test_dev_ends_with_interrupt_and_leaves_nothing(kafka: LocalKafka, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [str(Path(sys.executable).with_name("scheduler")), "dev", "--partitions", "1"],
-        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    with process.stdout:
-        assert process.stdout.readline() == "1 workers are ready. Your producers need:\n"
+    errors, directory = tmp_path / "errors", tmp_path / "system"
+    directory.mkdir()
+    with (
+        errors.open("wb") as stderr,
+        subprocess.Popen(
+            [str(Path(sys.executable).with_name("scheduler")), "dev", "--partitions", "1"],
+            env={**os.environ, "TMPDIR": str(directory), "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        said = process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
-    assert list(tmp_path.iterdir()) == []
-    assert not _processes_of(tmp_path)
+        assert process.wait(60) == 0, errors.read_text()
+    assert said == "1 workers are ready. Your producers need:\n", errors.read_text()
+    assert list(directory.iterdir()) == []
+    assert not _processes_of(directory)
 
 
 @pytest.mark.parametrize("name", ["no_such_module:app", "no_such_module"])

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
@@ -60,6 +61,7 @@ def _dlq(system: Any, *args: str, code: int = 0) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_a_thousand_failing_tasks_are_a_thousand_letters_byte_for_byte(
     system: Any, kafka_value: Value
 ) -> None:

@@ -34,6 +34,7 @@ def _wait_for(system: Any, ledger: Ledger, tasks: int) -> None:
     system.wait(f"{tasks} tasks", lambda: ledger.ended() >= tasks)
 
 
+@pytest.mark.slow
 def test_kill(system: Any, ledger: Ledger) -> None:
     """Ten times `kill -9`: none is lost, all in order, what ran twice was in flight."""
     tasks = 1000
@@ -56,6 +57,7 @@ def test_kill(system: Any, ledger: Ledger) -> None:
     assert system.dead_letters() == []
 
 
+@pytest.mark.slow
 def test_restart(system: Any, ledger: Ledger) -> None:
     """Told to stop and started again: none is lost, and none runs twice."""
     tasks = 400

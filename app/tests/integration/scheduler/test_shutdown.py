@@ -58,6 +58,7 @@ def _ended(plain: Plain) -> Counter[str]:
     ],
     ids=["cold", "soft", "killed"],
 )
+@pytest.mark.slow
 def test_a_stop_in_haste_loses_nothing(
     kafka: LocalKafka,
     redis: str,
@@ -86,6 +87,7 @@ def test_a_stop_in_haste_loses_nothing(
         plain.stop()
 
 
+@pytest.mark.slow
 def test_brokers_that_go_and_come_back_at_any_moment(
     own_kafka: LocalKafka, redis: str, tmp_path: Path
 ) -> None:

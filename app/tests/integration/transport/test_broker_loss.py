@@ -60,6 +60,7 @@ class Publisher(threading.Thread):
                 number += 1
 
 
+@pytest.mark.slow
 def test_one_broker_of_three_is_killed_under_load(cluster: LocalKafka) -> None:
     publisher = Publisher(cluster.url())
     publisher.start()
@@ -114,6 +115,7 @@ class Reader:
                 self._connection.drain_events(timeout=1)
 
 
+@pytest.mark.slow
 def test_a_reader_of_an_exchange_goes_on_where_it_stood(cluster: LocalKafka) -> None:
     """The leader of its partition dies and comes back: nothing published is missed."""
     options = {"connect_timeout": 30}
@@ -139,6 +141,7 @@ def test_a_reader_of_an_exchange_goes_on_where_it_stood(cluster: LocalKafka) -> 
     assert reader.heard == ["first", "second", "third"]
 
 
+@pytest.mark.slow
 def test_the_groups_coordinator_is_killed_while_it_rebalances(cluster: LocalKafka) -> None:
     """Two share a topic, the second joins as the coordinator dies: nothing is lost."""
     topic, count = "shared", 300

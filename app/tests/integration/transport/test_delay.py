@@ -315,6 +315,7 @@ def test_one_of_two_dispatchers_is_at_work_and_the_other_takes_over_when_it_stop
     assert set(ledger.ids.values()) == {1}
 
 
+@pytest.mark.slow
 def test_ten_kills_of_dispatchers_lose_nothing_and_double_nothing(
     options: Make, topic: str, kafka: LocalKafka, ledger: Ledger, tmp_path: Path
 ) -> None:

@@ -246,6 +246,7 @@ def test_many_done_behind_one_that_hangs_stop_nothing(
 
 
 @pytest.mark.parametrize("ordering", ["partition", "key", "none"])
+@pytest.mark.slow
 def test_random_deaths_lose_nothing_and_repeat_nothing_that_was_acknowledged(
     connect: Connect, look: Look, topic: str, tmp_path: Path, ordering: str
 ) -> None:

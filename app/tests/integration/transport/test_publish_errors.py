@@ -167,6 +167,7 @@ def _eventually_sent(app: Celery, topic: str) -> None:
             time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_not_enough_replicas() -> None:
     """Recoverable, so Celery repeats it; then it says so."""
     with LocalKafka(3) as kafka:
@@ -205,6 +206,7 @@ def _publish_ten(publisher: Any) -> None:
         publisher.publish("x" * 900_000, routing_key="doomed")
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_and_a_broker_that_died(doomed: LocalKafka) -> None:
     """What was said to be stored is; what was not is an error, in time."""
     options = {"publish_timeout": 5, "connect_timeout": 5}
@@ -224,6 +226,7 @@ def test_a_disk_that_is_full_and_a_broker_that_died(doomed: LocalKafka) -> None:
         assert time.monotonic() - began < SOON
 
 
+@pytest.mark.slow
 def test_a_broker_that_dies_between_two_messages(doomed: LocalKafka) -> None:
     options = {"publish_timeout": 4, "connect_timeout": 4}
     with _app(doomed.url(), **options) as app:
