@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from .clients.security import SecurityOptions, security_values
-from .consuming.order import ORDERINGS
 from .errors import ConfigurationError
-from .queues.priority import check_steps
+from .order import ORDERINGS
+from .priority import check_steps
 from .url import BrokerURL, parse
 from .url_options import merge, typed
 

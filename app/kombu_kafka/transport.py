@@ -15,7 +15,7 @@ from kombu.transport import virtual
 
 from .channel import Channel as KafkaChannel
 from .clients.secret import make_discreet
-from .consuming.consumer import Consumer
+from .consumer import Consumer
 from .consuming.inbox import Delivery, Inbox
 from .delay.dispatcher import Dispatcher
 from .errors import (

@@ -18,9 +18,9 @@ from itertools import count
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
+from ..order import Order
 from ..wakeup import Wakeup
 from .journal import Journal
-from .order import Order
 from .progress import Lane, Statistics
 
 __all__ = ("Delivery", "Inbox")

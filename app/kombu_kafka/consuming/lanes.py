@@ -8,11 +8,11 @@ from kafka import KafkaConsumer
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from ..options import Options
+from ..order import make_order
 from . import attempts, commit_metadata
 from .commit_metadata import CommitMetadata
 from .inbox import Inbox
 from .journal import Journal, JournalIdentity
-from .order import make_order
 from .ranges import within
 
 __all__ = ("open_lane",)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
+from ..order import Order
 from . import commit_metadata
 from .journal import Journal
-from .order import Order
 from .ranges import from_offset, merged
 from .tracker import OffsetTracker
 

@@ -12,14 +12,14 @@ from kombu.transport import virtual
 
 from ..errors import BrokerUnavailableError
 from ..exchanges.routing import topic_name
+from ..priority import step_of, topic_of_step
 from ..publishing import producer
 from ..url import parse
 from . import administration as queues
-from .priority import step_of, topic_of_step
 
 if TYPE_CHECKING:
     from ..channel import Channel
-    from ..consuming.consumer import Consumer
+    from ..consumer import Consumer
     from ..message import Message
     from ..options import Options
     from ..wakeup import Wakeup

@@ -11,7 +11,7 @@ from kafka.future import Future
 from kafka.structs import MemberState
 from kombu import Queue
 
-from kombu_kafka.consuming.consumer import POLL_MS
+from kombu_kafka.consumer import POLL_MS
 from kombu_kafka.errors import NotOwnerError
 from kombu_kafka.ownership import group as ownership_group
 from kombu_kafka.ownership.group import Assignor, GroupOwnership

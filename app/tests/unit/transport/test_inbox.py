@@ -16,7 +16,7 @@ from kombu_kafka.consuming import progress
 from kombu_kafka.consuming.commit_metadata import CommitMetadata, decode
 from kombu_kafka.consuming.inbox import Delivery, Inbox
 from kombu_kafka.consuming.journal import Journal, JournalIdentity
-from kombu_kafka.consuming.order import make_order
+from kombu_kafka.order import make_order
 
 TASKS = TopicPartition("tasks", 0)
 OTHER = TopicPartition("tasks", 1)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kombu_kafka.consuming.order import make_order
+from kombu_kafka.order import make_order
 
 KEYS = st.lists(st.sampled_from([None, b"a", b"b", b"c"]), max_size=40)
 #: Each step: take one out (0), finish one (1), put one back (2); the number picks which.

@@ -6,8 +6,8 @@ import pytest
 
 from kombu_kafka.errors import ConfigurationError
 from kombu_kafka.options import Options
+from kombu_kafka.priority import step_of, topic_of_step
 from kombu_kafka.queues.expiry import expires_at, queue_ttl
-from kombu_kafka.queues.priority import step_of, topic_of_step
 
 
 @pytest.mark.parametrize(

@@ -27,18 +27,18 @@ from kafka.errors import (
 )
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from ..clients.fetching import poll
-from ..clients.handshake import require_access
-from ..clients.metrics import ClientMetrics, CommitMeter
-from ..errors import ConfigurationError, ConsumerFailedError, KombuKafkaError, NotOwnerError
-from ..options import Options
-from ..ownership.base import Ownership
-from ..ownership.group import GroupOwnership
-from ..ownership.static import StaticOwnership
-from ..record import UNREADABLE
-from ..wakeup import Wakeup
-from . import attempts
-from .inbox import Inbox
+from .clients.fetching import poll
+from .clients.handshake import require_access
+from .clients.metrics import ClientMetrics, CommitMeter
+from .consuming import attempts
+from .consuming.inbox import Inbox
+from .errors import ConfigurationError, ConsumerFailedError, KombuKafkaError, NotOwnerError
+from .options import Options
+from .ownership.base import Ownership
+from .ownership.group import GroupOwnership
+from .ownership.static import StaticOwnership
+from .record import UNREADABLE
+from .wakeup import Wakeup
 
 __all__ = ("Consumer",)
 

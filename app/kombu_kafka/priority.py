@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Sequence
 
-from ..errors import ConfigurationError
+from .errors import ConfigurationError
 
 __all__ = ("HIGHEST", "check_steps", "step_of", "topic_of_step")
 
