@@ -17,7 +17,6 @@ import time
 from collections.abc import Collection
 
 from kafka import KafkaConsumer
-from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import (
     AuthorizationError,
     CorruptRecordError,
@@ -27,6 +26,7 @@ from kafka.errors import (
 )
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
+from .clients.consumers import new_consumer, unreadable
 from .clients.fetching import poll
 from .clients.handshake import require_access
 from .clients.metrics import ClientMetrics, CommitMeter
@@ -37,7 +37,6 @@ from .options import Options
 from .ownership.base import Ownership
 from .ownership.group import GroupOwnership
 from .ownership.static import StaticOwnership
-from .record import UNREADABLE
 from .wakeup import Wakeup
 
 __all__ = ("Consumer",)
@@ -185,21 +184,15 @@ class Consumer:
             require_access(self._options, again=True)
             try:
                 if self._ownership.prepare():
-                    client = KafkaConsumer(
+                    return new_consumer(
+                        self._options,
                         **{
-                            **self._options.client_settings(),
                             "group_id": self._options.group_id,
-                            "enable_auto_commit": False,
-                            "auto_offset_reset": "earliest",
-                            "isolation_level": "read_committed",
-                            "allow_auto_create_topics": False,
                             "fetch_max_wait_ms": 500,
+                            "metrics_enabled": True,
                             **self._ownership.settings(),
-                        }
+                        },
                     )
-                    # kafka-python 3.0.12 does not pass it on: a deleted topic would come back.
-                    client._cluster.config["allow_auto_create_topics"] = False
-                    return client
             except KafkaError as exc:
                 self._warn("No Kafka broker of %s answers (%s); trying again.",
                            ", ".join(self._options.hosts), exc)  # fmt: skip
@@ -237,8 +230,9 @@ class Consumer:
         try:
             fetched = poll(client, timeout_ms=POLL_MS)
         except CorruptRecordError as exc:
-            self._pass_over(client, exc)
-            return
+            # It is dead-lettered by where it lies.
+            record = unreadable(client, exc)
+            fetched = {TopicPartition(record.topic, record.partition): [record]}
         for partition, records in fetched.items():
             self.inbox.push(partition, records, records[-1].offset + 1)
         for partition in client.assignment() & flowing:
@@ -246,24 +240,6 @@ class Consumer:
             position = client._subscription.assignment[partition].position
             if position is not None:
                 self.inbox.push(partition, (), position.offset)
-
-    def _pass_over(self, client: KafkaConsumer, exc: CorruptRecordError) -> None:
-        """Have a record that the client can't parse dead-lettered by where it lies.
-
-        Fetching it again would fail again, and the client would never get past it.
-        """
-        failed = client._fetcher._next_partition_records
-        if failed is None:
-            raise exc
-        partition = failed.topic_partition
-        offset = client._subscription.assignment[partition].position.offset
-        reason = (UNREADABLE, str(exc).encode())
-        record = ConsumerRecord(
-            partition.topic, partition.partition, -1, offset, -1, 0, None, None, [reason], None,
-            -1, -1, -1,
-        )  # fmt: skip
-        self.inbox.push(partition, [record], offset + 1)
-        client.seek(partition, offset + 1)
 
     def _commit_if_due(self) -> None:
         idle = time.monotonic() - self._last_commit

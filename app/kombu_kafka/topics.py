@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from kafka import KafkaAdminClient, KafkaConsumer
+from kafka import KafkaAdminClient
 from kafka.errors import (
     InvalidTopicError,
     UnknownTopicOrPartitionError,
@@ -13,6 +13,7 @@ from kafka.errors import (
 )
 from kafka.structs import TopicPartition
 
+from .clients.consumers import consumer
 from .clients.handshake import reaching
 from .errors import PartitionNotFoundError
 from .options import Options
@@ -82,39 +83,30 @@ def lag(options: Options, topic: str) -> dict[int, PartitionLag]:
     """
     count = partition_count(options, topic)
     partitions = [TopicPartition(topic, number) for number in range(count)]
-    with _consumer(options) as consumer:
-        ends = consumer.end_offsets(partitions)
+    # As Kafka's own tools count it: what an open transaction wrote is behind, too.
+    settings = {"group_id": options.group_id, "isolation_level": "read_uncommitted"}
+    with consumer(options, **settings) as client:
+        ends = client.end_offsets(partitions)
         return {
-            partition.partition: (consumer.committed(partition), ends[partition])
+            partition.partition: (client.committed(partition), ends[partition])
             for partition in partitions
         }
 
 
 @contextmanager
-def admin_client(options: Options) -> Iterator[KafkaAdminClient]:
+def admin_client(options: Options, operation: str = "the operation") -> Iterator[KafkaAdminClient]:
     """An admin client, closed at the end.
+
+    Arguments:
+        options: brokers and credentials.
+        operation: what to grant this client if it may not do what it is used for.
 
     Raises:
         BrokerUnavailableError: Kafka did not answer, or answered with an error.
     """
-    with reaching(options):
+    with reaching(options, operation):
         client = KafkaAdminClient(**options.client_settings())
         try:
             yield client
         finally:
             client.close()
-
-
-@contextmanager
-def _consumer(options: Options) -> Iterator[KafkaConsumer]:
-    with reaching(options):
-        client = KafkaConsumer(
-            **options.client_settings(),
-            group_id=options.group_id,
-            enable_auto_commit=False,
-            metrics_enabled=False,
-        )
-        try:
-            yield client
-        finally:
-            client.close(autocommit=False)

@@ -6,16 +6,18 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from celery import Celery
-from kafka import KafkaAdminClient, KafkaConsumer
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import TopicAlreadyExistsError
 from kafka.structs import TopicPartition
 
 from kombu_kafka import topics
-from kombu_kafka.errors import BrokerUnavailableError
+from kombu_kafka.clients.consumers import new_consumer
+from kombu_kafka.clients.fetching import poll
+from kombu_kafka.clients.handshake import reaching
 from kombu_kafka.options import Options
 from scheduler import smoke_tasks
 from scheduler.broker import broker_options
@@ -90,15 +92,10 @@ def run(
     name = uuid.uuid4().hex[:8]
     count = topics.partition_count(options, topic)
     shares = [tasks // count + (number < tasks % count) for number in range(count)]
-    try:
-        _create_receipts_topic(options)
-        with _Receipts(options, name) as receipts:
-            _send(app, name, shares, progress)
-            seen = receipts.collect(tasks, started + timeout, progress)
-    except KafkaError as exc:
-        raise BrokerUnavailableError(
-            f"Kafka at {', '.join(options.hosts)} stopped answering ({exc}): check the brokers."
-        ) from exc
+    _create_receipts_topic(options)
+    with reaching(options), _Receipts(options, name) as receipts:
+        _send(app, name, shares, progress)
+        seen = receipts.collect(tasks, started + timeout, progress)
     lags = _wait_for_lag(options, topic, started + timeout, progress)
     parts = [
         judge(number, sent, [one for one in seen if one.partition == number])
@@ -136,14 +133,9 @@ def judge(partition: int, sent: int, receipts: Iterable[Receipt]) -> PartitionRe
 
 
 def _create_receipts_topic(options: Options) -> None:
-    admin = KafkaAdminClient(**options.client_settings())
-    try:
+    with topics.admin_client(options) as admin, suppress(TopicAlreadyExistsError):
         admin.create_topics({RECEIPTS_TOPIC: RECEIPTS})
         admin.wait_for_topics([RECEIPTS_TOPIC])
-    except TopicAlreadyExistsError:
-        pass
-    finally:
-        admin.close()
 
 
 def _send(app: Celery, name: str, shares: list[int], progress: Progress) -> None:
@@ -172,7 +164,7 @@ class _Receipts:
 
     def __init__(self, options: Options, name: str) -> None:
         self._run = name
-        self._client = KafkaConsumer(**options.client_settings())
+        self._client = new_consumer(options)
         numbers = self._client.partitions_for_topic(RECEIPTS_TOPIC) or {0}
         where = [TopicPartition(RECEIPTS_TOPIC, number) for number in sorted(numbers)]
         self._client.assign(where)
@@ -185,7 +177,7 @@ class _Receipts:
         receipts: list[Receipt] = []
         done: set[tuple[int, int]] = set()
         while len(done) < tasks and time.monotonic() < deadline:
-            for records in self._client.poll(timeout_ms=200).values():
+            for records in poll(self._client, timeout_ms=200).values():
                 receipts.extend(one for record in records if (one := self._read(record)))
             done = {(receipt.partition, receipt.sequence) for receipt in receipts}
             progress("running", len(done), tasks)
@@ -202,7 +194,7 @@ class _Receipts:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.close()
+        self._client.close(autocommit=False)
 
 
 def _wait_for_lag(

@@ -13,7 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from kafka.errors import AuthorizationError, KafkaConfigurationError, KafkaError, for_code
+from kafka.errors import (
+    AuthorizationError,
+    KafkaConfigurationError,
+    KafkaError,
+    KafkaTimeoutError,
+    RetriableError,
+    for_code,
+)
 from kafka.net.sasl import get_sasl_mechanism
 from kafka.protocol.metadata import ApiVersionsRequest, MetadataRequest
 from kafka.protocol.parser import KafkaProtocol
@@ -23,7 +30,7 @@ from ..errors import AuthenticationError, BrokerUnavailableError, ConfigurationE
 from ..options import Options
 from .security import PROTOCOLS
 
-__all__ = ("reaching", "require_access")
+__all__ = ("reaching", "require_access", "why")
 
 #: Seconds for each step with one broker.
 STEP_SECONDS = 5.0
@@ -72,9 +79,22 @@ def require_access(options: Options, *, again: bool = False) -> None:
         raise verdict
 
 
+def why(options: Options, exc: Exception) -> Exception:
+    """Return why a client failed: that the brokers don't let it in, if they don't, else `exc`."""
+    try:
+        require_access(options, again=True)
+    except ConfigurationError as refusal:
+        return refusal
+    return exc
+
+
 @contextmanager
-def reaching(options: Options) -> Iterator[None]:
+def reaching(options: Options, operation: str = "the operation") -> Iterator[None]:
     """Around making and using a client of Kafka's: what it raises becomes ours, and true.
+
+    Arguments:
+        options: brokers and credentials.
+        operation: what to grant this client if it may not do that.
 
     Raises:
         AuthenticationError: the brokers don't let this client in.
@@ -87,16 +107,20 @@ def reaching(options: Options) -> Iterator[None]:
     except AuthorizationError as exc:
         raise ConfigurationError(
             f"Kafka at {', '.join(options.hosts)} does not allow this client to do that ({exc}): "
-            f"grant it the operation with kafka-acls.sh."
+            f"grant it {operation} with kafka-acls.sh."
         ) from exc
     except KafkaConfigurationError as exc:
         raise ConfigurationError(f"Kafka's client can't be set so: {exc}.") from exc
     except KafkaError as exc:
         require_access(options, again=True)
+        where = ", ".join(options.hosts)
         raise BrokerUnavailableError(
-            f"No Kafka broker of {', '.join(options.hosts)} answered within "
-            f"{options.connect_timeout:g} seconds ({exc}): check the addresses and that the "
-            f"brokers are up."
+            (
+                f"No Kafka broker of {where} answered within {options.connect_timeout:g} seconds"
+                if isinstance(exc, RetriableError | KafkaTimeoutError)
+                else f"Kafka at {where} did not answer as it should"
+            )
+            + f" ({exc}): check the addresses and that the brokers are up."
         ) from exc
 
 

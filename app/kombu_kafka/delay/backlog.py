@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from kafka import KafkaConsumer
 from kafka.structs import TopicPartition
 
-from ..clients.handshake import reaching
+from ..clients.consumers import consumer
+from ..clients.fetching import poll
 from ..options import Options
 from . import messages as delay
 from .level import Entry
@@ -50,20 +51,9 @@ def backlog(options: Options) -> list[LevelBacklog]:
     """
     if options.delay_topic is None:
         return []
-    with reaching(options):
-        client = KafkaConsumer(
-            **options.client_settings(),
-            group_id=group_of(options),
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            allow_auto_create_topics=False,
-            max_partition_fetch_bytes=1024,
-            metrics_enabled=False,
-        )
-        try:
-            return _backlog(client, options.delay_topic)
-        finally:
-            client.close(autocommit=False, timeout_ms=1000)
+    settings = {"group_id": group_of(options), "max_partition_fetch_bytes": 1024}
+    with consumer(options, **settings) as client:
+        return _backlog(client, options.delay_topic)
 
 
 def _backlog(client: KafkaConsumer, topic: str) -> list[LevelBacklog]:
@@ -107,7 +97,7 @@ def _heads(
     deadline = time.monotonic() + HEADS_SECONDS
     left = set(starts)
     while left and time.monotonic() < deadline:
-        for partition, records in client.poll(timeout_ms=100).items():
+        for partition, records in poll(client, timeout_ms=100).items():
             if partition not in heads:
                 heads[partition] = Entry(records[0], partition.partition)
         done = {p for p in left if p in heads or client.position(p) >= ends[p]}

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Any
 
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import CorruptRecordError
 
 from ..options import Options
 from ..publishing.dead_letters import HEADER_PREFIX, Letter, letter_headers
-from ..record import UNREADABLE, Headers
+from ..record import Headers
 from .forwarder import Outgoing
 from .messages import Delayed
 
-__all__ = ("Refusal", "expired", "letter", "pass_over")
+__all__ = ("Refusal", "expired", "letter")
 
 #: An ``expires`` that has always passed.
 _LONG_AGO = b"1970-01-01T00:00:00+00:00"
@@ -78,21 +76,3 @@ def expired(headers: Headers) -> Headers:
     """Return a message's headers such that whoever gets it discards it as expired."""
     kept = [(name, value) for name, value in headers if name != "expires"]
     return [*kept, ("expires", _LONG_AGO)]
-
-
-def pass_over(client: Any, exc: CorruptRecordError) -> dict[Any, list[ConsumerRecord]]:
-    """Step over a record that Kafka's client can't parse; return what stands in for it."""
-    failed = client._fetcher._next_partition_records
-    if failed is None:
-        raise exc
-    partition = failed.topic_partition
-    offset = client._subscription.assignment[partition].position.offset
-    client.seek(partition, offset + 1)
-    return {
-        partition: [
-            ConsumerRecord(
-                partition.topic, partition.partition, -1, offset, int(time.time() * 1000), 0, None,
-                None, [(UNREADABLE, str(exc).encode())], None, -1, -1, -1,
-            )
-        ]
-    }  # fmt: skip

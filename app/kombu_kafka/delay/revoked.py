@@ -7,10 +7,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from kafka import KafkaConsumer
+from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 from kafka.structs import TopicPartition
 
+from ..clients.consumers import new_consumer, read
+from ..clients.fetching import poll
 from ..errors import ConfigurationError, publish_error
 from ..options import Options
 from ..publishing import producer
@@ -24,8 +26,8 @@ logger = logging.getLogger(__name__)
 MAX_IDS = 200_000
 #: Seconds between two looks at what was revoked meanwhile.
 LOOK_SECONDS = 1.0
-#: Seconds within which the topic must have been read to its end.
-LOAD_SECONDS = 60.0
+#: Seconds without a record of the topic after which reading it to its end has failed.
+LOAD_SECONDS = 30.0
 
 
 def revoke(options: Options, ids: Iterable[str]) -> None:
@@ -68,16 +70,7 @@ class RevokedIds:
         self._ids: OrderedDict[bytes, int] = OrderedDict()
         self._keep_ms = (options.delay_limit + 86_400) * 1000
         self._looked = 0.0
-        self._client = KafkaConsumer(
-            **options.client_settings(),
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            allow_auto_create_topics=False,
-            metrics_enabled=False,
-        )
-        self._client.assign([self._partition])
+        self._client = new_consumer(options, max_poll_records=5000)
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -92,31 +85,28 @@ class RevokedIds:
             KafkaError: it could not be read.
         """
         self._ids.clear()
-        self._client.seek_to_beginning(self._partition)
+        start = self._client.beginning_offsets([self._partition])[self._partition]
         end = self._client.end_offsets([self._partition])[self._partition]
-        deadline = time.monotonic() + LOAD_SECONDS
-        while self._client.position(self._partition) < end:
-            self._take(timeout_ms=200)
-            if time.monotonic() > deadline:
-                raise KafkaError(f"{self.topic} was not read within {LOAD_SECONDS:g} seconds")
+        for records in read(self._client, {self._partition: (start, end)}, LOAD_SECONDS):
+            self._take(records)
 
     def look(self) -> None:
         """Read what came since, at most once a second; never waits."""
         now = time.monotonic()
         if now - self._looked >= LOOK_SECONDS:
             self._looked = now
-            self._take(timeout_ms=0)
+            for records in poll(self._client, timeout_ms=0).values():
+                self._take(records)
 
     def close(self) -> None:
         """Close the client."""
         self._client.close(autocommit=False, timeout_ms=1000)
 
-    def _take(self, timeout_ms: int) -> None:
-        for records in self._client.poll(timeout_ms=timeout_ms, max_records=5000).values():
-            for record in records:
-                self._ids.pop(record.key, None)
-                if record.value is not None and record.key is not None:
-                    self._ids[record.key] = record.timestamp
+    def _take(self, records: Iterable[ConsumerRecord]) -> None:
+        for record in records:
+            self._ids.pop(record.key, None)
+            if record.value is not None and record.key is not None:
+                self._ids[record.key] = record.timestamp
         oldest_kept = time.time() * 1000 - self._keep_ms
         while self._ids and next(iter(self._ids.values())) < oldest_kept:
             self._ids.popitem(last=False)

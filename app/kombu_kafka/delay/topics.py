@@ -10,9 +10,9 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import AuthorizationError, TopicAlreadyExistsError
 
-from ..clients.handshake import reaching
 from ..errors import ConfigurationError
 from ..options import Options
+from ..topics import admin_client
 
 __all__ = ("LEVELS", "ensure", "group_of", "revoked_topic")
 
@@ -62,12 +62,8 @@ def ensure(options: Options) -> None:
     with _lock:
         if options in _ready:
             return
-        with reaching(options):
-            admin = KafkaAdminClient(**options.client_settings())
-            try:
-                _ensure(admin, options, options.delay_topic)
-            finally:
-                admin.close()
+        with admin_client(options) as admin:
+            _ensure(admin, options, options.delay_topic)
         _ready.add(options)
 
 

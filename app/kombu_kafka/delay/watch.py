@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer
+from kafka import ConsumerRebalanceListener, KafkaAdminClient
 from kafka.errors import CorruptRecordError, KafkaError
 from kafka.structs import TopicPartition
 
+from ..clients.consumers import new_consumer, unreadable
 from ..clients.fetching import poll
 from ..options import Options
 from . import letters as delay_letters
@@ -117,13 +118,9 @@ class Watch:
         #: What Kafka refused, by level and offset: why, and how often.
         self._refused: dict[tuple[int, int], delay_letters.Refusal] = {}
         self._tidied = self._deleted = time.monotonic()
-        self._client = KafkaConsumer(
-            **options.client_settings(),
+        self._client = new_consumer(
+            options,
             group_id=group_of(options),
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            allow_auto_create_topics=False,
             partition_assignment_strategy=[SingleOwnerAssignor],
             session_timeout_ms=SESSION_MS,
             heartbeat_interval_ms=HEARTBEAT_MS,
@@ -132,7 +129,6 @@ class Watch:
             # A partition that is resumed is fetched when the last request has been answered.
             fetch_max_wait_ms=POLL_MS,
             max_partition_fetch_bytes=256 * 1024,
-            metrics_enabled=False,
         )
         self._client.subscribe([self._topic], listener=self._changes)
 
@@ -153,7 +149,8 @@ class Watch:
         try:
             fetched = poll(self._client, timeout_ms=self._patience(), max_records=BATCH)
         except CorruptRecordError as exc:
-            fetched = delay_letters.pass_over(self._client, exc)
+            record = unreadable(self._client, exc)
+            fetched = {TopicPartition(record.topic, record.partition): [record]}
         # In this order: a change after the snapshot has the transaction refused.
         group = self._client.group_metadata()
         if self._changes.seen.is_set():

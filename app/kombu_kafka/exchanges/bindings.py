@@ -18,12 +18,12 @@ import threading
 import time
 from typing import NamedTuple
 
-from kafka import KafkaConsumer
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 from kafka.structs import TopicPartition
 
-from ..errors import BrokerUnavailableError, KombuKafkaError, UnsupportedError
+from ..clients.consumers import consumer, read
+from ..errors import KombuKafkaError, UnsupportedError
 from ..options import Options
 from ..publishing import producer
 from . import routing
@@ -161,28 +161,10 @@ class Bindings:
     def _read(self, end: int) -> None:
         kinds = dict(self._kinds) if end > self._position else {}
         start = self._position if end > self._position else 0
-        try:
-            client = KafkaConsumer(
-                **self._options.client_settings(), group_id=None, enable_auto_commit=False,
-                allow_auto_create_topics=False, auto_offset_reset="earliest",
-                metrics_enabled=False,
-            )  # fmt: skip
-            try:
-                client.assign([_PARTITION])
-                client.seek(_PARTITION, start)
-                deadline = time.monotonic() + self._options.connect_timeout
-                while client.position(_PARTITION) < end:
-                    for record in client.poll(timeout_ms=500).get(_PARTITION, ()):
-                        _apply(kinds, record)
-                    if time.monotonic() > deadline:
-                        raise KafkaError(f"{BINDINGS_TOPIC} could not be read in time")
-            finally:
-                client.close(autocommit=False)
-        except KafkaError as exc:
-            raise BrokerUnavailableError(
-                f"The bindings in the topic {BINDINGS_TOPIC} can't be read ({exc}): check that "
-                f"the brokers are up and that this client may read the topic."
-            ) from exc
+        with consumer(self._options) as client:
+            for records in read(client, {_PARTITION: (start, end)}, self._options.connect_timeout):
+                for record in records:
+                    _apply(kinds, record)
         self._kinds, self._position = kinds, end
 
     def _write(self, binding: Binding, value: bytes | None) -> None:

@@ -12,14 +12,18 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from itertools import count
 
 from kafka import KafkaConsumer
 from kafka.errors import CorruptRecordError, KafkaError
 from kafka.structs import TopicPartition
 
+from ..clients.consumers import new_consumer, unreadable
+from ..clients.fetching import poll
+from ..clients.handshake import require_access, why
 from ..consuming.inbox import Delivery
+from ..errors import KombuKafkaError
 from ..options import Options
 from ..wakeup import Wakeup
 from .directory import directory
@@ -189,9 +193,8 @@ class Subscriber:
                     self._read(client, wanted)
                 else:
                     self._changed.wait(LINGER_SECONDS)
-            except KafkaError as exc:
-                self._warn("Reading %s is interrupted (%s); trying again.",
-                           ", ".join(sorted({tp.topic for tp in wanted})), exc)  # fmt: skip
+            except (KafkaError, KombuKafkaError) as exc:
+                self._warn(wanted, exc)
                 self._stop.wait(RETRY_SECONDS)
             except Exception:
                 logger.exception("Reading exchanges failed; connecting anew.")
@@ -219,15 +222,11 @@ class Subscriber:
 
     def _connect(self) -> KafkaConsumer:
         self._next.clear()
-        return KafkaConsumer(
-            **self._options.client_settings(),
-            group_id=None,
-            enable_auto_commit=False,
-            # What a queue was to get and retention has deleted is gone: on with what is left.
-            auto_offset_reset="earliest",
-            allow_auto_create_topics=False,
+        require_access(self._options)
+        return new_consumer(
+            self._options,
+            isolation_level="read_uncommitted",  # exchanges know no transactions
             fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
-            metrics_enabled=False,
         )
 
     def _disconnect(self, client: KafkaConsumer | None) -> None:
@@ -247,7 +246,7 @@ class Subscriber:
             self._stop.wait(POLL_MS / 1000)
             return
         try:
-            fetched = client.poll(timeout_ms=POLL_MS)
+            fetched = poll(client, timeout_ms=POLL_MS)
         except CorruptRecordError as exc:
             self._pass_over(client, exc)
             return
@@ -280,19 +279,16 @@ class Subscriber:
 
     def _pass_over(self, client: KafkaConsumer, exc: CorruptRecordError) -> None:
         """Go past a record that the client can't parse: it would fail again for ever."""
-        failed = client._fetcher._next_partition_records
-        if failed is None:
-            raise exc
-        partition = failed.topic_partition
-        offset = client._subscription.assignment[partition].position.offset
+        record = unreadable(client, exc)
         logger.warning("%s-%d at offset %d can't be read (%s): it is passed over.",
-                       partition.topic, partition.partition, offset, exc)  # fmt: skip
-        client.seek(partition, offset + 1)
+                       record.topic, record.partition, record.offset, exc)  # fmt: skip
         with self._lock:
-            self._advance(partition, offset + 1)
+            self._advance(TopicPartition(record.topic, record.partition), record.offset + 1)
 
-    def _warn(self, message: str, *args: object) -> None:
+    def _warn(self, wanted: Iterable[TopicPartition], exc: Exception) -> None:
         now = time.monotonic()
         if now - self._last_warning >= WARN_EVERY:
             self._last_warning = now
-            logger.warning(message, *args)
+            topics = ", ".join(sorted({partition.topic for partition in wanted}))
+            logger.warning("Reading %s is interrupted (%s); trying again.",
+                           topics, why(self._options, exc))  # fmt: skip

@@ -20,8 +20,9 @@ from kafka.structs import TopicPartition
 
 from kombu_kafka.errors import ConfigurationError
 from kombu_kafka.options import Options
+from kombu_kafka.topics import admin_client
 from scheduler.dlq.letters import LetterId
-from scheduler.dlq.reader import Reader, reachable
+from scheduler.dlq.reader import Reader, rights
 
 __all__ = ["IMPORTED", "REPLAYED", "SKIPPED", "Act", "History", "ensure_topic", "topic_of"]
 
@@ -151,18 +152,14 @@ def ensure_topic(options: Options) -> None:
         BrokerUnavailableError: No broker answered.
     """
     name = topic_of(options)
-    with reachable(options):
-        admin = KafkaAdminClient(**options.client_settings())
-        try:
-            if name not in admin.list_topics():
-                configs = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
-                wanted = {"num_partitions": 1, "replication_factor": -1, "configs": configs}
-                with suppress(TopicAlreadyExistsError):
-                    admin.create_topics({name: wanted})
-                admin.wait_for_topics([name])
-            policy = _policy(admin, name)
-        finally:
-            admin.close()
+    with admin_client(options, rights(options)) as admin:
+        if name not in admin.list_topics():
+            configs = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
+            wanted = {"num_partitions": 1, "replication_factor": -1, "configs": configs}
+            with suppress(TopicAlreadyExistsError):
+                admin.create_topics({name: wanted})
+            admin.wait_for_topics([name])
+        policy = _policy(admin, name)
     if policy != "compact":
         raise ConfigurationError(
             f"The topic {name} has cleanup.policy={policy}, so it would forget what was replayed:"

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from kafka import KafkaConsumer
-from kafka.errors import AuthorizationError, KafkaError
 from kafka.structs import TopicPartition
 
-from kombu_kafka.errors import BrokerUnavailableError, ConfigurationError, KombuKafkaError
+from kombu_kafka.clients.consumers import new_consumer, read
+from kombu_kafka.clients.handshake import reaching
 from kombu_kafka.options import Options
 from scheduler.dlq.letters import Letter, LetterId, from_record
 
-__all__ = ["Reader", "reachable"]
+__all__ = ["Reader", "reachable", "rights"]
 
 #: Bytes asked of a partition, and of a broker, at once: a topic is read whole, as fast as it goes.
 PARTITION_BYTES = 8 << 20
@@ -43,18 +41,12 @@ class Reader:
     def __init__(self, options: Options) -> None:
         self._options = options
         with reachable(options):
-            self._client = KafkaConsumer(
-                **options.client_settings(),
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                isolation_level="read_committed",
-                allow_auto_create_topics=False,
+            self._client = new_consumer(
+                options,
                 max_poll_records=POLL_RECORDS,
                 max_partition_fetch_bytes=PARTITION_BYTES,
                 fetch_max_bytes=BROKER_BYTES,
                 metadata_max_age_ms=METADATA_MAX_AGE_MS,
-                metrics_enabled=False,
             )
 
     def __enter__(self) -> Reader:
@@ -116,31 +108,13 @@ class Reader:
             positions.update({one: end for one, (_, end) in bounds.items()})
         if not left:
             return
-        with reachable(self._options):
-            self._client.assign(list(left))
-            self._client.resume(*left)  # a partition assigned before keeps its pause
-            for one, (start, _) in left.items():
-                self._client.seek(one, start)
-        deadline = time.monotonic() + PATIENCE
-        while left:
+        fetched = read(self._client, left, PATIENCE)
+        while True:
             with reachable(self._options):
-                fetched = self._client.poll(timeout_ms=500)
-            for one, records in fetched.items():
-                for record in records:
-                    if one in left and record.offset < left[one][1]:
-                        yield record
-            if fetched:
-                deadline = time.monotonic() + PATIENCE
-            for one in list(left):
-                position = self._client._subscription.assignment[one].position
-                if position is not None and position.offset >= left[one][1]:
-                    del left[one]
-                    self._client.pause(one)
-            if time.monotonic() > deadline:
-                raise BrokerUnavailableError(
-                    f"Kafka gave no record of {', '.join(f'{one.topic}-{one.partition}' for one in left)}"
-                    f" for {PATIENCE:g} seconds: check the brokers."
-                )
+                records = next(fetched, None)
+            if records is None:
+                return
+            yield from records
 
     def records(self, topic: str, wanted: Iterable[tuple[int, int]]) -> Iterator[Any]:
         """Yield single records by partition and offset, in that order; those that are gone are left out."""
@@ -175,17 +149,10 @@ def _runs(wanted: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
 @contextmanager
 def reachable(options: Options) -> Iterator[None]:
     """Turn what Kafka's client raises into one sentence."""
-    try:
+    with reaching(options, rights(options)):
         yield
-    except KombuKafkaError:
-        raise
-    except AuthorizationError as exc:
-        raise ConfigurationError(
-            f"This client may not do that ({type(exc).__name__}: {exc}): grant it Read and Write on"
-            f" {options.dead_letter_topic} and its history with kafka-acls.sh."
-        ) from exc
-    except KafkaError as exc:
-        raise BrokerUnavailableError(
-            f"Kafka at {', '.join(options.hosts)} did not answer as it should ({exc}): check the"
-            " addresses and that the brokers are up."
-        ) from exc
+
+
+def rights(options: Options) -> str:
+    """Return what a person needs who looks after dead letters."""
+    return f"Read and Write on {options.dead_letter_topic} and its history"

@@ -12,10 +12,11 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from kafka import KafkaAdminClient
-from kafka.errors import KafkaError
 from kafka.protocol.consumer import OffsetSpec
 from kafka.structs import TopicPartition
 
+from kombu_kafka.clients.handshake import reaching
+from kombu_kafka.errors import KombuKafkaError
 from kombu_kafka.options import Options
 from scheduler.exporter.dead_letters import DeadLetterWatch
 from scheduler.exporter.lag import GroupOffsets, LagTracker, Offsets, Snapshot
@@ -73,15 +74,15 @@ class Collector:
         expire: float = 600.0,
     ) -> None:
         answer = min(options.connect_timeout, ANSWER_SECONDS)
-        self._settings = replace(options, connect_timeout=answer).client_settings()
+        self._options = replace(options, connect_timeout=answer)
         self._own = (options.group_id, topic)
         self._topics = {topic, options.dead_letter_topic}
         self._groups = tuple(groups)
         self._show = show
         self._interval = interval
         self._tracker = LagTracker([self._own], expire=expire)
-        self._times = RecordTimes(self._settings)
-        self._letters = DeadLetterWatch(self._settings, options.dead_letter_topic, arrived)
+        self._times = RecordTimes(self._options)
+        self._letters = DeadLetterWatch(self._options, options.dead_letter_topic, arrived)
         self._admin: KafkaAdminClient | None = None
         self._stop = threading.Event()
         self._last_warning = -WARN_EVERY
@@ -121,7 +122,8 @@ class Collector:
         while not self._stop.is_set():
             began = time.monotonic()
             try:
-                view = self.refresh()
+                with reaching(self._options):
+                    view = self.refresh()
             except Exception as exc:  # noqa: BLE001 (whatever it was, the next look may work)
                 self._failed(exc)
             else:
@@ -141,10 +143,10 @@ class Collector:
         if now - self._last_warning < WARN_EVERY:
             return
         self._last_warning = now
-        where = ", ".join(self._settings["bootstrap_servers"])
-        if isinstance(exc, KafkaError):
-            logger.warning("Kafka at %s did not answer (%s); trying again.", where, exc)
+        if isinstance(exc, KombuKafkaError):
+            logger.warning("%s It is tried again.", exc)
         else:
+            where = ", ".join(self._options.hosts)
             logger.exception("Looking at Kafka at %s failed; trying again.", where)
 
     def _close(self) -> None:
@@ -157,7 +159,7 @@ class Collector:
     def _offsets(self) -> Offsets:
         """Ask for commits first, then for the partitions' ends: so a lag is not below 0."""
         if self._admin is None:
-            self._admin = KafkaAdminClient(**self._settings)
+            self._admin = KafkaAdminClient(**self._options.client_settings())
         admin = self._admin
         names = [found["group_id"] for found in admin.list_groups()]
         wanted = [name for name in names if self._wanted(name)]

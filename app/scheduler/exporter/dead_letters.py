@@ -9,6 +9,9 @@ from typing import Any
 from kafka import KafkaConsumer
 from kafka.structs import TopicPartition
 
+from kombu_kafka.clients.consumers import new_consumer
+from kombu_kafka.clients.fetching import poll
+from kombu_kafka.options import Options
 from kombu_kafka.publishing.dead_letters import HEADER_PREFIX
 
 __all__ = ["DeadLetterWatch"]
@@ -23,16 +26,16 @@ class DeadLetterWatch:
     """Reads what is appended to the dead letter topic from now on.
 
     Arguments:
-        settings: what every Kafka client is told.
+        options: brokers and credentials.
         topic: the dead letter topic.
         arrived: called with task, exception and reason of each letter.
     """
 
     def __init__(
-        self, settings: dict[str, Any], topic: str, arrived: Callable[[str, str, str], object]
+        self, options: Options, topic: str, arrived: Callable[[str, str, str], object]
     ) -> None:
         self.topic = topic
-        self._settings = settings
+        self._options = options
         self._arrived = arrived
         self._client: KafkaConsumer | None = None
         self._positions: dict[TopicPartition, int] = {}
@@ -70,15 +73,8 @@ class DeadLetterWatch:
 
     def _fetch(self, behind: list[TopicPartition], ends: Mapping[TopicPartition, int]) -> None:
         if self._client is None:
-            self._client = KafkaConsumer(
-                **self._settings,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                isolation_level="read_committed",
-                allow_auto_create_topics=False,
-                fetch_max_bytes=FETCH_BYTES,
-                fetch_max_wait_ms=100,
-                metrics_enabled=False,
+            self._client = new_consumer(
+                self._options, fetch_max_bytes=FETCH_BYTES, fetch_max_wait_ms=100
             )
         client = self._client
         client.assign(behind)
@@ -86,7 +82,7 @@ class DeadLetterWatch:
             client.seek(partition, self._positions[partition])
         deadline = time.monotonic() + MAX_SECONDS
         while any(client.position(tp) < ends[tp] for tp in behind):
-            for partition, records in client.poll(timeout_ms=100).items():
+            for partition, records in poll(client, timeout_ms=100).items():
                 for record in records:
                     self._count(record)
                 self._positions[partition] = records[-1].offset + 1

@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kafka import KafkaConsumer
 from kafka.structs import TopicPartition
+
+from kombu_kafka.clients.consumers import new_consumer
+from kombu_kafka.clients.fetching import poll
+from kombu_kafka.options import Options
 
 __all__ = ["Place", "RecordTimes"]
 
@@ -35,11 +39,11 @@ class RecordTimes:
     """Times of records, in seconds since the epoch.
 
     Arguments:
-        settings: what every Kafka client is told.
+        options: brokers and credentials.
     """
 
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self._settings = settings
+    def __init__(self, options: Options) -> None:
+        self._options = options
         self._client: KafkaConsumer | None = None
         self._known: OrderedDict[Place, float] = OrderedDict()
 
@@ -70,16 +74,13 @@ class RecordTimes:
 
     def _fetch(self, batch: dict[TopicPartition, int], deadline: float) -> None:
         if self._client is None:
-            self._client = KafkaConsumer(
-                **self._settings,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                allow_auto_create_topics=False,
+            self._client = new_consumer(
+                self._options,
+                isolation_level="read_uncommitted",
                 max_partition_fetch_bytes=PARTITION_BYTES,
                 fetch_max_bytes=FETCH_BYTES,
                 fetch_max_wait_ms=100,
                 max_poll_records=MAX_LOOKUPS,
-                metrics_enabled=False,
             )
         client = self._client
         client.assign(list(batch))
@@ -87,7 +88,7 @@ class RecordTimes:
             client.seek(partition, offset)
         missing = set(batch)
         while missing and time.monotonic() < deadline:
-            for partition, records in client.poll(timeout_ms=100).items():
+            for partition, records in poll(client, timeout_ms=100).items():
                 if partition in missing and records:
                     missing.discard(partition)
                     client.pause(partition)

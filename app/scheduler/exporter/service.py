@@ -13,6 +13,7 @@ import prometheus_client
 from celery import Celery
 from celery.utils import nodesplit
 
+from kombu_kafka.clients.handshake import require_access
 from kombu_kafka.delay.backlog import LevelBacklog
 from scheduler.broker import broker_options
 from scheduler.exporter.collector import Collector, View
@@ -120,7 +121,12 @@ class Exporter:
         )
 
     def start(self) -> None:
-        """Begin to collect and to answer."""
+        """Begin to collect and to answer.
+
+        Raises:
+            AuthenticationError: the brokers don't let this client in.
+        """
+        require_access(self._options)
         self.collector.start()
         self._slow.start()
         if self.listener:
