@@ -133,6 +133,16 @@ class EventState:
                 if worker in self._workers:
                     self._families["celery_worker_pool_size"].set(size, worker)
 
+    def unsized(self) -> set[str]:
+        """Return the workers that are up and of whose pools nothing is known."""
+        with self._lock:
+            family = self._families["celery_worker_pool_size"]
+            return {
+                name
+                for name, worker in self._workers.items()
+                if self._is_up(worker) and family.get(name) is None
+            }
+
     def workers(self) -> dict[str, bool]:
         """Return each worker that is shown, and whether it is up."""
         with self._lock:

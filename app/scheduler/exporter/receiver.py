@@ -1,4 +1,4 @@
-"""The threads that listen to Celery: events as they come, the pools' sizes now and then."""
+"""The threads that listen to Celery: events as they come, the workers' answers about their pools."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from functools import partial
 from typing import Any
 
 from celery import Celery
+
+from scheduler.exporter.pools import PoolAsker
 
 __all__ = ["EventListener"]
 
@@ -18,8 +20,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds after which listening is tried again.
 RETRY_SECONDS = 5.0
-#: Seconds between two questions to the workers about their pools.
-ASK_EVERY = 60.0
 #: Seconds that the workers have to answer.
 ASK_SECONDS = 2.0
 #: Seconds between two warnings about the same trouble.
@@ -33,6 +33,7 @@ class EventListener:
         app: the Celery app whose events are listened to.
         handle: called with each event.
         pool_sizes: called with the workers' pool sizes.
+        unsized: returns the workers that are up and of whose pools nothing is known.
     """
 
     def __init__(
@@ -40,35 +41,31 @@ class EventListener:
         app: Celery,
         handle: Callable[[Mapping[str, Any]], object],
         pool_sizes: Callable[[Mapping[str, int]], object],
+        unsized: Callable[[], Set[str]],
     ) -> None:
         self._app = app
         self._handle = handle
-        self._pool_sizes = pool_sizes
         self._stop = threading.Event()
-        self._ask_now = threading.Event()
         self._receiver: Any = None
         self._last_warning = -WARN_EVERY
-        self._threads = [
-            threading.Thread(target=self._listen, name="exporter-events", daemon=True),
-            threading.Thread(target=self._ask, name="exporter-pools", daemon=True),
-        ]
+        self._thread = threading.Thread(target=self._listen, name="exporter-events", daemon=True)
+        self._pools = PoolAsker(self._ask_pools, pool_sizes, unsized)
         #: Whether events are listened to now.
         self.up = False
 
     def start(self) -> None:
         """Begin to listen."""
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
+        self._pools.start()
 
     def stop(self) -> None:
         """End."""
         self._stop.set()
-        self._ask_now.set()
         if self._receiver is not None:
             self._receiver.should_stop = True
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(RETRY_SECONDS)
+        if self._thread.is_alive():
+            self._thread.join(RETRY_SECONDS)
+        self._pools.stop()
 
     def _listen(self) -> None:
         while not self._stop.is_set():
@@ -110,16 +107,13 @@ class EventListener:
     def _heard(self, event: Mapping[str, Any]) -> None:
         self._handle(event)
         if event.get("type") == "worker-online":
-            self._ask_now.set()
+            self._pools.ask_now()
 
-    def _ask(self) -> None:
-        while not self._stop.is_set():
-            self._ask_now.clear()
-            if self.up:
-                with contextlib.suppress(Exception):
-                    answers = self._app.control.inspect(timeout=ASK_SECONDS).stats() or {}
-                    self._pool_sizes({name: _size(stats) for name, stats in answers.items()})
-            self._ask_now.wait(ASK_EVERY if self.up else RETRY_SECONDS)
+    def _ask_pools(self) -> dict[str, int]:
+        if not self.up:
+            return {}
+        answers = self._app.control.inspect(timeout=ASK_SECONDS).stats() or {}
+        return {name: _size(stats) for name, stats in answers.items()}
 
     def _warn(self, exc: Exception) -> None:
         now = time.monotonic()

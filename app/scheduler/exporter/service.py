@@ -111,7 +111,7 @@ class Exporter:
             expire=config.expire,
         )
         self.listener = (
-            EventListener(app, self.events.handle, self.events.pool_sizes)
+            EventListener(app, self.events.handle, self.events.pool_sizes, self.events.unsized)
             if config.events
             else None
         )
