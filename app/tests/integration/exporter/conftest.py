@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,16 +65,6 @@ def scrape(port: int) -> Scrape:
 def health(port: int) -> tuple[int, dict[str, Any]]:
     status, page = get(port, "/health")
     return status, json.loads(page)
-
-
-def eventually(condition: Callable[[], Any], limit: float = 60) -> Any:
-    """Return what `condition` returns once that is true; fail after `limit` seconds."""
-    deadline = time.monotonic() + limit
-    while time.monotonic() < deadline:
-        if result := condition():
-            return result
-        time.sleep(0.1)
-    return pytest.fail(f"not so after {limit} seconds: {condition!r}")
 
 
 @pytest.fixture(scope="module")

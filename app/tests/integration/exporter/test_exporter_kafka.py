@@ -18,8 +18,9 @@ from kombu_kafka.options import Options
 from scheduler import processes
 from scheduler.cli import main
 from scheduler.local_broker import LocalKafka
+from tests.eventually import eventually
 
-from .conftest import GROUP, LETTERS, TOPIC, eventually, health, scrape
+from .conftest import GROUP, LETTERS, TOPIC, health, scrape
 
 PART = {"group": GROUP, "topic": TOPIC, "partition": "0"}
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from scheduler.exporter.service import Exporter, ExporterConfig
 from scheduler.local_broker import LocalKafka
 from scheduler.settings import Settings
+from tests.eventually import eventually
 from tests.secure_kafka import PASSWORDS, Authority
 
-from .conftest import eventually, health, scrape
+from .conftest import health, scrape
 
 
 def test_tls_and_sasl_as_a_worker_has_them(

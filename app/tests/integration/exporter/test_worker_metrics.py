@@ -14,8 +14,9 @@ from scheduler.local_broker import LocalKafka
 from scheduler.local_worker import LocalWorker
 from scheduler.metrics import WORKER
 from scheduler.settings import Settings
+from tests.eventually import eventually
 
-from .conftest import GROUP, TOPIC, Scrape, eventually, health, scrape
+from .conftest import GROUP, TOPIC, Scrape, health, scrape
 
 PART = {"group": GROUP, "topic": TOPIC, "partition": "1"}
 PREFIX = "kafka_consumer_consumer_fetch_manager_metrics_"

@@ -9,8 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,18 +22,9 @@ from kombu_kafka import topics
 from kombu_kafka.options import Options
 from scheduler import processes
 from scheduler.local_broker import LocalKafka
+from tests.eventually import eventually
 
-__all__ = ["Plain", "eventually", "running_redis"]
-
-
-def eventually(what: str, condition: Callable[[], Any], limit: float = 60) -> Any:
-    """Return what `condition` returns once that is true; fail after `limit` seconds."""
-    deadline = time.monotonic() + limit
-    while time.monotonic() < deadline:
-        if result := condition():
-            return result
-        time.sleep(0.05)
-    return pytest.fail(f"{what}: not so after {limit} seconds")
+__all__ = ["Plain", "running_redis"]
 
 
 @contextmanager
@@ -68,7 +58,7 @@ def running_redis(directory: Path) -> Iterator[str]:
         return False
 
     try:
-        eventually("Redis answers", answers, 20)
+        eventually(answers, 20, what="Redis answers")
         yield f"redis://127.0.0.1:{port}/0"
     finally:
         process.kill()

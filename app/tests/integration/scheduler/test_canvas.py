@@ -12,8 +12,9 @@ from celery import chain, chord, group, signature
 
 import kombu_kafka
 from scheduler.local_broker import LocalKafka
+from tests.eventually import eventually
 
-from .plain_worker import Plain, eventually, running_redis
+from .plain_worker import Plain, running_redis
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,6 @@ def test_beat(plain: Plain) -> None:
     if plain.results == "rpc://":
         return  # beat knows nothing of results
     beat = plain.start("-s", str(plain.directory / "schedule"), command="beat")
-    eventually("three ticks", lambda: plain.noted().count("end tick") >= 3)
+    eventually(lambda: plain.noted().count("end tick") >= 3, what="three ticks")
     beat.send_signal(signal.SIGTERM)
     assert beat.wait(30) == 0

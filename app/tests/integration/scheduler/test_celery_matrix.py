@@ -11,8 +11,9 @@ import pytest
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 
 from scheduler.local_broker import LocalKafka
+from tests.eventually import eventually
 
-from .plain_worker import Plain, eventually, running_redis
+from .plain_worker import Plain, running_redis
 
 POOLS = {"prefork": 2, "threads": 4, "solo": 1, "gevent": 4}
 
@@ -80,12 +81,12 @@ def test_a_warm_stop_loses_nothing_and_runs_nothing_twice(plain: Plain, pool: st
     Celery's prefork pool forgets a task now and then that a child has, but has not accepted yet: it
     runs, and runs again. `scheduler.consumer` waits for it; a plain app has one for each child.
     """
-    eventually("the lag is 0", lambda: plain.lag() == 0)
+    eventually(lambda: plain.lag() == 0, what="the lag is 0")
     plain.ledger.unlink(missing_ok=True)
     names = [f"{kind}-{number}" for kind in ("early", "late") for number in range(4)]
     for name in names:
         plain.send("work_late" if name.startswith("late") else "work", name, 0.2)
-    eventually("a start", plain.noted)
+    eventually(plain.noted, what="a start")
     (worker,) = plain.processes
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
@@ -94,8 +95,8 @@ def test_a_warm_stop_loses_nothing_and_runs_nothing_twice(plain: Plain, pool: st
         line.split()[1] for line in stopped if line.startswith("end")
     )
     plain.start("-P", "solo", "-Q", ",".join(plain.queues), "-n", f"{pool}-next@%h")
-    eventually("all ran", lambda: len(plain.noted()) >= 2 * len(names))
-    eventually("the lag is 0", lambda: plain.lag() == 0)
+    eventually(lambda: len(plain.noted()) >= 2 * len(names), what="all ran")
+    eventually(lambda: plain.lag() == 0, what="the lag is 0")
     ended = [line.split()[1] for line in plain.noted() if line.startswith("end")]
     again = Counter(ended) - Counter(names)
     assert set(ended) == set(names)

@@ -12,8 +12,9 @@ import pytest
 
 from kombu_kafka.publishing import producer
 from scheduler.local_broker import LocalBrokerError, LocalKafka
+from tests.eventually import eventually
 
-from .plain_worker import Plain, eventually, running_redis
+from .plain_worker import Plain, running_redis
 
 ACKS_LATE = {"task_reject_on_worker_lost": True}
 
@@ -73,13 +74,13 @@ def test_a_stop_in_haste_loses_nothing(
         names = [f"task-{number}" for number in range(8)]
         for name in names:
             plain.send("work_late", name, 0.5)
-        eventually("two ended", lambda: len(_ended(plain)) >= 2)
+        eventually(lambda: len(_ended(plain)) >= 2, what="two ended")
         for sig in signals:
             worker.send_signal(sig)
         worker.wait(60)
         plain.start("-P", "solo", "-n", "second@%h")
-        eventually("all ran", lambda: set(_ended(plain)) == set(names))
-        eventually("the lag is 0", lambda: plain.lag() == 0)
+        eventually(lambda: set(_ended(plain)) == set(names), what="all ran")
+        eventually(lambda: plain.lag() == 0, what="the lag is 0")
         ended = _ended(plain)
         # What two children had in hand, running or ended and not acknowledged yet.
         assert sum(ended.values()) <= len(names) + 2
@@ -100,15 +101,15 @@ def test_brokers_that_go_and_come_back_at_any_moment(
         own_kafka.wait()
         results = [plain.send("work_late", f"before-{number}", 0.0) for number in range(5)]
         results.append(plain.send("work_late", "during", 3.0))  # acknowledged while it is away
-        eventually("it runs", lambda: "start during" in plain.noted())
+        eventually(lambda: "start during" in plain.noted(), what="it runs")
         node.kill()
-        eventually("it ends", lambda: _ended(plain)["during"])
+        eventually(lambda: _ended(plain)["during"], what="it ends")
         node.start()
         own_kafka.wait()
         results += [plain.send("work_late", f"after-{number}", 0.0) for number in range(5)]
         for result in results:
             result.get(timeout=90)
-        eventually("the lag is 0", lambda: plain.lag() == 0)
+        eventually(lambda: plain.lag() == 0, what="the lag is 0")
         ended = _ended(plain)
         assert len(ended) == 11
         assert ended["during"] == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -54,16 +53,6 @@ class Look:
         """The group's committed offset of each partition."""
         options = replace(self._options, group_id=group) if group else self._options
         return {number: offset for number, (offset, _) in lag(options, topic).items()}
-
-
-def eventually(condition: Callable[[], Any], limit: float = 20) -> Any:
-    """Return what `condition` returns once that is true; fail after `limit` seconds."""
-    deadline = time.monotonic() + limit
-    while time.monotonic() < deadline:
-        if result := condition():
-            return result
-        time.sleep(0.05)
-    return pytest.fail(f"not so after {limit} seconds: {condition!r}")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 from kombu import Connection, Consumer, Queue
 
-from .conftest import eventually
+from tests.eventually import eventually
 
 __all__ = ("Member",)
 

@@ -14,8 +14,9 @@ from kombu.pidbox import Mailbox
 from kombu_kafka.errors import ConfigurationError, PublishError
 from kombu_kafka.publishing import producer
 from scheduler.local_broker import LocalKafka
+from tests.eventually import eventually
 
-from .conftest import Connect, Look, eventually
+from .conftest import Connect, Look
 
 
 class Listener:

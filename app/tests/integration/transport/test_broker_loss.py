@@ -14,8 +14,8 @@ from kombu import Connection, Consumer, Exchange, Queue
 from kombu_kafka.errors import BrokerUnavailableError
 from kombu_kafka.publishing import producer
 from scheduler.local_broker import LocalBrokerError, LocalKafka
+from tests.eventually import eventually
 
-from .conftest import eventually
 from .members import Member, settled
 
 TOPIC = "tasks"

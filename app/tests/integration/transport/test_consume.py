@@ -15,8 +15,9 @@ from kombu.exceptions import DecodeError
 
 from kombu_kafka.errors import ConsumerFailedError, PartitionNotFoundError
 from scheduler.local_broker import LocalKafka
+from tests.eventually import eventually
 
-from .conftest import Connect, Look, eventually
+from .conftest import Connect, Look
 
 
 class Reader:

@@ -28,8 +28,9 @@ from kombu_kafka.options import Options
 from kombu_kafka.publishing import producer
 from scheduler import processes
 from scheduler.local_broker import LocalKafka
+from tests.eventually import eventually
 
-from .conftest import Look, eventually
+from .conftest import Look
 
 Make = Callable[..., Options]
 

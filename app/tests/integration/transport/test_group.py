@@ -16,8 +16,9 @@ from kombu_kafka.errors import NotOwnerError
 from kombu_kafka.ownership import group as ownership_group
 from kombu_kafka.ownership.group import Assignor, GroupOwnership
 from scheduler.local_broker import LocalKafka
+from tests.eventually import eventually
 
-from .conftest import Connect, Look, eventually
+from .conftest import Connect, Look
 from .members import Member, settled
 
 

@@ -12,8 +12,9 @@ from kombu.mixins import ConsumerProducerMixin
 
 import kombu_kafka
 from scheduler.local_broker import LocalKafka
+from tests.eventually import eventually
 
-from .conftest import Connect, Look, eventually
+from .conftest import Connect, Look
 
 
 def _fill(connect: Connect, topic: str, count: int, start: int = 0) -> None:

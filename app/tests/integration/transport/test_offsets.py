@@ -17,8 +17,9 @@ from kombu import Connection, Consumer, Queue
 
 from kombu_kafka.consuming import commit_metadata
 from scheduler.local_broker import LocalKafka
+from tests.eventually import eventually
 
-from .conftest import Connect, Look, eventually
+from .conftest import Connect, Look
 
 GROUP = "celery-group"
 

@@ -15,8 +15,9 @@ from kombu_kafka.options import Options
 from kombu_kafka.ownership.fence import Fence, commit_all
 from kombu_kafka.ownership.presence import others, owners_of_topics
 from scheduler.local_broker import LocalKafka
+from tests.eventually import eventually
 
-from .conftest import Connect, Look, eventually
+from .conftest import Connect, Look
 from .members import Member, settled
 
 #: Seconds after which an owner that is not heard of counts as dead.

@@ -11,8 +11,9 @@ from kombu import Consumer, Exchange, Queue
 from kombu.exceptions import ChannelError
 
 from scheduler.local_broker import LocalKafka
+from tests.eventually import eventually
 
-from .conftest import Connect, Look, eventually
+from .conftest import Connect, Look
 
 
 def _fill(connect: Connect, topic: str, count: int, **properties: Any) -> None:

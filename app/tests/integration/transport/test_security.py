@@ -20,9 +20,10 @@ from kombu_kafka.errors import AuthenticationError, ConfigurationError
 from kombu_kafka.options import Options
 from kombu_kafka.publishing import producer
 from scheduler.local_broker import LocalKafka
+from tests.eventually import eventually
 from tests.secure_kafka import PASSWORDS, Authority
 
-from .conftest import Connect, eventually
+from .conftest import Connect
 
 #: Seconds in which a refusal must be told.
 FAST = 8
