@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -21,24 +22,35 @@ __all__ = ["WorkerMetrics", "port_of", "render"]
 logger = get_logger(__name__)
 
 
+#: The number of a systemd unit's instance: 2 in ``celery-worker@2.service``.
+_INSTANCE = re.compile(r"@(\d{1,5})(?:\.service)?$")
+
+
 def port_of(environ: Mapping[str, str], partitions: Iterable[int] | None) -> int | None:
-    """Return the port to serve on: CELERY_METRICS_PORT plus the first partition; None for none.
+    """Return the port to serve on; None for none.
+
+    CELERY_METRICS_PORT plus the first partition that is bound to the worker. One that shares its
+    partitions with its group adds the number of its unit's instance instead (CELERY_UNIT, or 0),
+    so that several on a host, each an instance of one unit, have a port each.
 
     Raises:
-        ValueError: CELERY_METRICS_PORT is no port that leaves room for the partition.
+        ValueError: CELERY_METRICS_PORT is no port that leaves room for what is added.
 
     >>> port_of({"CELERY_METRICS_PORT": "9540"}, (3, 7))
     9543
+    >>> port_of({"CELERY_METRICS_PORT": "9540", "CELERY_UNIT": "celery-group@2.service"}, None)
+    9542
     """
     given = environ.get("CELERY_METRICS_PORT", "").strip()
     if not given:
         return None
     base = int(given) if given.isascii() and given.isdecimal() else 0
-    port = base + min(partitions or (0,))
+    instance = _INSTANCE.search(environ.get("CELERY_UNIT", "").strip())
+    port = base + (min(partitions) if partitions else int(instance[1]) if instance else 0)
     if not 0 < base <= port < 65536:
         raise ValueError(
             f"CELERY_METRICS_PORT={given} can't be used: it must be a port that leaves room for "
-            f"the partition's number, for example 9540."
+            f"the number of the partition or the unit's instance, for example 9540."
         )
     return port
 
@@ -71,8 +83,15 @@ class WorkerMetrics(bootsteps.StartStopStep):
                 lambda: _health(parent),
                 Access.from_environ(os.environ),
             )
-        except (AccessError, OSError, ValueError) as exc:
+        except (AccessError, ValueError) as exc:
             logger.error("This worker's metrics are not served: %s", exc)
+            return
+        except OSError as exc:
+            logger.error(
+                "This worker's metrics are not served: %s:%d can't be listened on (%s). Free it, "
+                "or give each worker of this host a CELERY_METRICS_PORT or a numbered unit.",
+                host, port, exc.strerror or exc,
+            )  # fmt: skip
             return
         self._server.start()
         logger.info("Metrics on http://%s:%d/metrics.", host, port)

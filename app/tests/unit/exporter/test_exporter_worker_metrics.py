@@ -30,6 +30,22 @@ def test_each_partition_has_its_port(
     assert port_of(environ, partitions) == port
 
 
+@pytest.mark.parametrize(
+    ("unit", "port"),
+    [
+        ("celery-group@1.service", 9541),
+        ("celery-group@12", 9552),
+        ("celery-group@blue.service", 9540),
+        ("celery.service", 9540),
+        ("", 9540),
+    ],
+)
+def test_workers_of_a_group_have_a_port_each_on_one_host(unit: str, port: int) -> None:
+    environ = {"CELERY_METRICS_PORT": "9540", "CELERY_UNIT": unit}
+    assert port_of(environ, None) == port
+    assert port_of(environ, (7,)) == 9547  # a bound partition's number goes before
+
+
 @pytest.mark.parametrize("given", ["http", "-1", "0", "65530", "9540.5", "٣"])
 def test_what_is_no_port_is_refused_with_a_sentence(given: str) -> None:
     with pytest.raises(ValueError, match="CELERY_METRICS_PORT"):
