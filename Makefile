@@ -63,6 +63,11 @@ chaos-compare: archive  ## the same kills for this transport, kombu's confluentk
 	@scripts/bootstrap.sh servers rivals
 	PYTHONPATH=$(CURDIR)/app python -m tests.chaos.compare
 
+.PHONY: bench
+bench: archive  ## this transport beside Redis, RabbitMQ and confluentkafka, into docs/benchmarks.md; BENCH=short shows that it works
+	@scripts/bootstrap.sh servers rivals
+	PYTHONPATH=$(CURDIR)/app python -m tests.bench
+
 .PHONY: molecule
 molecule: tools-docker archive  ## Molecule's default scenario, on containers of its own
 	molecule test --scenario-name default --no-command-borders

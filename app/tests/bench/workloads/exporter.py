@@ -1,14 +1,8 @@
-#!/usr/bin/env python3
-"""How fast the exporter looks at 50 groups in 1,000 partitions, and answers a scrape, on a real broker.
-
-Fails where a look takes 5 seconds or more, or a scrape 100 milliseconds or more.
-"""
+"""How fast the exporter looks at 50 groups in 1,000 partitions, and answers a scrape."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import re
 import statistics
@@ -25,10 +19,14 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 from kombu_kafka.consuming.commit_metadata import encode
 from scheduler import processes
 from scheduler.local_broker import LocalKafka
+from tests.bench.bench import Bench, BenchError, Figures
+from tests.bench.workloads.base import Figure, Workload
 
-#: Limits of the requirement, in seconds.
-REFRESH_LIMIT, SCRAPE_LIMIT = 5.0, 0.1
+__all__ = ["WORKLOAD"]
+
 TOPICS = 10
+#: Looks at Kafka that are timed.
+ROUNDS = 5
 
 
 def fill(kafka: LocalKafka, partitions: int, groups: int) -> None:
@@ -85,7 +83,7 @@ def running(kafka: LocalKafka, port: int) -> Iterator[None]:
     try:
         while not processes.listens(port):
             if process.poll() is not None:
-                raise SystemExit("the exporter ended")
+                raise BenchError("the exporter ended")
             time.sleep(0.1)
         yield
     finally:
@@ -106,23 +104,18 @@ def value(page: bytes, name: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def main() -> int:
-    """Measure; 1 means too slow."""
-    parser = argparse.ArgumentParser(description="Measure the exporter.")
-    parser.add_argument("--partitions", type=int, default=1000)
-    parser.add_argument("--groups", type=int, default=50)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    properties = {"offsets.topic.num.partitions": 4}
+def run(bench: Bench, contender: str) -> Figures:
+    """Have it look at a broker of its own, whose offsets lie in more than one partition."""
+    partitions, groups = bench.sizes.exporter
     took: list[float] = []
     scrapes: list[float] = []
-    with LocalKafka(properties=properties) as kafka:
-        fill(kafka, options.partitions, options.groups)
+    with LocalKafka(properties={"offsets.topic.num.partitions": 4}) as kafka:
+        fill(kafka, partitions, groups)
         port = processes.free_port()
         with running(kafka, port):
             last, size = 0.0, 0
             deadline = time.monotonic() + 120
-            while len(took) < options.rounds:
+            while len(took) < ROUNDS:
                 # Also while a look is under way: a scrape must not wait for it.
                 seconds, page = scrape(port)
                 at = value(page, "celery_exporter_last_refresh_timestamp_seconds")
@@ -133,21 +126,30 @@ def main() -> int:
                     last = at
                     took.append(value(page, "celery_exporter_refresh_seconds"))
                 if time.monotonic() > deadline:
-                    raise SystemExit("the exporter did not look often enough")
+                    raise BenchError("the exporter did not look often enough")
                 time.sleep(0.05)
-    found = {
-        "partitions": options.partitions,
-        "groups": options.groups,
-        "refresh_seconds_median": round(statistics.median(took), 3),
-        "refresh_seconds_max": round(max(took), 3),
-        "scrape_seconds_median": round(statistics.median(scrapes), 4),
-        "scrape_seconds_max": round(max(scrapes), 4),
-        "scrape_megabytes": round(size / 1e6, 1),
+    return {
+        "refresh": statistics.median(took),
+        "refresh_max": max(took),
+        "scrape": statistics.median(scrapes) * 1000,
+        "scrape_max": max(scrapes) * 1000,
+        "size": size / 1e6,
     }
-    print(json.dumps(found))
-    slow = max(took) >= REFRESH_LIMIT or statistics.median(scrapes) >= SCRAPE_LIMIT
-    return 1 if slow else 0
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+WORKLOAD = Workload(
+    name="exporter",
+    title="The exporter with 1,000 partitions and 50 groups",
+    about="Every partition has a record and a commit of every group; the exporter looks at Kafka twice"
+    " a second while it is scraped. A look must take less than 5 s, a scrape less than 100 ms.",
+    contenders=lambda _: ("exporter",),
+    figures=(
+        Figure("refresh", "a look, median", "s", more=False),
+        Figure("refresh_max", "at most", "s", more=False),
+        Figure("scrape", "a scrape, median", "ms", more=False),
+        Figure("scrape_max", "at most", "ms", more=False),
+        Figure("size", "a scrape's size", "MB", more=None),
+    ),
+    run=run,
+    repeats=1,
+)

@@ -1,0 +1,34 @@
+"""How many tasks a publisher sends in bulk, all confirmed."""
+
+from __future__ import annotations
+
+from tests.bench.bench import Bench, Figures
+from tests.bench.contenders import OURS, RABBITMQ
+from tests.bench.workloads.base import Figure, Workload
+
+__all__ = ["WORKLOAD"]
+
+BARE = ("kafka-python", "confluent-kafka")
+
+
+def run(bench: Bench, contender: str) -> Figures:
+    """Ours within `kombu_kafka.bulk()`; RabbitMQ one at a time, as it must."""
+    if contender == RABBITMQ:
+        with bench.run(contender, bench.sizes.publish) as run:
+            return run.publish("one", count=bench.sizes.publish)
+    count = bench.sizes.bulk
+    with bench.run(OURS, count) as run:
+        if contender in BARE:
+            return bench.bare(contender, "bulk", run.queue, count)
+        return run.publish("bulk", count=count)
+
+
+WORKLOAD = Workload(
+    name="publish-bulk",
+    title="Publish in bulk, every one confirmed",
+    about="`apply_async` within `kombu_kafka.bulk()`. RabbitMQ has no bulk confirmation in Celery:"
+    " beside it stands its rate one at a time.",
+    contenders=lambda _: (OURS, RABBITMQ, *BARE),
+    figures=(Figure("rate", "messages", "/s"),),
+    run=run,
+)
