@@ -120,7 +120,7 @@ EXPORTER = _named(
     _gauge("kafka_topic_partition_end_offset", "topic partition",
            "Offset after the partition's last record: its rate is what is being queued."),
     # Dead letters
-    _gauge("celery_dead_letters", "topic", "Records in the dead letter topic."),
+    _gauge("celery_dead_letters", "topic", "Letters in the dead letter topic."),
     _gauge("celery_dead_letters_pending", "topic",
            "Dead letters that nobody has replayed or skipped yet."),
     _gauge("celery_dead_letters_oldest_age_seconds", "topic",

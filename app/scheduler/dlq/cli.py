@@ -43,6 +43,7 @@ NOTHING, USAGE, REFUSED, EX_DATAERR, EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = (
     75,
     78,
 )
+INTERRUPTED = 130
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -120,7 +121,9 @@ def guarded() -> Iterator[None]:
     except KombuKafkaError as exc:
         raise Failure(str(exc), NOTHING) from exc
     except KeyboardInterrupt:
-        raise Failure("Interrupted; what is not done yet the same command does.", 130) from None
+        raise Failure(
+            "Interrupted; what was done 'scheduler dlq history' says.", INTERRUPTED
+        ) from None
 
 
 def filtered(default_state: str) -> Callable[[C], C]:
@@ -129,14 +132,16 @@ def filtered(default_state: str) -> Callable[[C], C]:
     def decorate(command: C) -> C:
         @wraps(command)
         def wrapper(
-            ids: tuple[str, ...], since: str | None, until: str | None, state: str, **rest: Any
-        ) -> Any:
+            ids: tuple[str, ...], after: str | None, since: str | None, until: str | None,
+            state: str, **rest: Any,
+        ) -> Any:  # fmt: skip
             names = ("task", "exception", "reason", "kind", "topic", "partition", "key", "task_id")
             if state == "auto":  # whoever names letters means them whatever they are
                 state = "all" if ids else default_state
             with guarded():
                 choice = Filter(
                     ids=frozenset(map(LetterId.parse, ids)) if ids else None,
+                    after=None if after is None else LetterId.parse(after),
                     since=None if since is None else parse_time(since),
                     until=None if until is None else parse_time(until),
                     state=None if state == "all" else state,
@@ -154,6 +159,7 @@ def filtered(default_state: str) -> Callable[[C], C]:
             click.option("--partition", type=click.IntRange(0), help="The partition it was consumed from."),
             click.option("--since", help="Failed then or later: 2h (ago), 2026-11-22T03:00."),
             click.option("--until", help="Failed before then."),
+            click.option("--after", metavar="ID", help="Only those that lie after this letter."),
             click.option("--key", help="The record's key; may hold * and ?."),
             click.option("--task-id", help="The task's id; may hold * and ?."),
             click.option("--state", type=click.Choice([*STATES, "all", "auto"]), default="auto",
@@ -180,7 +186,8 @@ def dlq() -> None:
     No command joins the workers' group or moves its offsets.
 
     Exit codes: 0 done, 1 no letter is meant, 2 the command is wrong, 3 some letters were refused,
-    65 no export, 69 brokers not reachable, 75 somebody else took over, 78 a setting is wrong.
+    65 no export, 69 brokers not reachable, 75 somebody else took over, 78 a setting is wrong,
+    130 interrupted.
     """
 
 
@@ -252,14 +259,14 @@ def stats(choice: Filter, as_json: bool) -> None:
     with session() as opened:
         opened.index.refresh(choice.since)
         entries = choice.choose(opened.index.entries())
-        counted = statistics.groups(entries)
+        summary = statistics.summarize(entries)
         now = time.time()
         if as_json:
-            oldest = [group.oldest for group in counted if group.oldest is not None]
             data = {
-                "new": sum(group.states["new"] for group in counted),
-                "total": len(entries),
-                "oldest": min(oldest, default=None),
+                "new": summary.new,
+                "total": summary.total,
+                "oldest": summary.oldest,
+                "acts": summary.acts,
                 "hours": statistics.rates(entries, now),
                 "groups": [
                     {
@@ -269,12 +276,12 @@ def stats(choice: Filter, as_json: bool) -> None:
                         "newest": group.newest,
                         **{state: group.states[state] for state in STATES},
                     }
-                    for group in counted
+                    for group in summary.groups
                 ],
             }
             click.echo(json.dumps(data))
         elif entries:
-            stdout.print(render.stats_page(counted, entries, now), highlight=False)
+            stdout.print(render.stats_page(summary.groups, entries, now), highlight=False)
         else:
             raise nothing(opened, opened.index.entries())
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,6 +27,7 @@ from scheduler.dlq.cli import (
 from scheduler.dlq.desk import person
 from scheduler.dlq.filters import Filter
 from scheduler.dlq.index import Entry
+from scheduler.dlq.interrupts import command_to_go_on, stoppable
 from scheduler.dlq.letters import LetterId
 from scheduler.dlq.outgoing import MAX_REPLAYS, Changes
 from scheduler.dlq.replay import Order, Outcome
@@ -76,8 +75,8 @@ def replay(
 ) -> None:  # fmt: skip
     """Queue letters' tasks again: by ids, by filters, or --all.
 
-    A letter is replayed once. Record and history are written in one transaction, so an interrupted
-    command, run again, goes on where it stopped.
+    A letter is replayed once. Record and history are written in one transaction, so a killed
+    command, run again, goes on where it stopped. ^C ends it after the batch in hand.
     """
     _require_choice(choice, every)
     changes = Changes(
@@ -106,11 +105,18 @@ def replay(
             *columns, console=stderr, transient=True, disable=not stderr.is_terminal
         ) as bar:
             task = bar.add_task("", total=len(ids))
-            outcome = replay_letters(
-                opened.options, opened.reader, opened.index, ids, order,
-                lambda done, _: bar.update(task, completed=done),
-            )  # fmt: skip
+            with stoppable() as stop:
+                outcome = replay_letters(
+                    opened.options, opened.reader, opened.index, ids, order,
+                    lambda done, _: bar.update(task, completed=done), stop,
+                )  # fmt: skip
     _tell(outcome, "would be replayed" if dry_run else "replayed", as_json)
+    if outcome.stopped:
+        raise Failure(
+            f"Interrupted after {outcome.dealt_with:,} of {_count(len(ids))}; to go on:"
+            f" {command_to_go_on(sys.argv[1:], outcome.last or choice.after)}",
+            128 + stop.number,
+        )
 
 
 @click.command()
@@ -233,10 +239,6 @@ def watch(
     """
     from scheduler.dlq import watch as engine
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-
     def told(outcome: Outcome) -> None:
         if outcome.done:
             click.echo(f"{_count(len(outcome.done))} replayed.")
@@ -245,7 +247,7 @@ def watch(
 
     choice = Filter(task=task, exception=exception, topic=topic)
     order = Order(by=by, why="the error passes", rate=rate)
-    with session() as opened:
+    with stoppable() as stop, session() as opened:
         engine.watch(
             opened.options, choice, engine.Backoff(first, factor), order,
             every=every, stop=stop, told=told,
@@ -253,7 +255,7 @@ def watch(
 
 
 def _require_choice(choice: Filter, every: bool) -> None:
-    fields = {name: value for name, value in vars(choice).items() if name != "state"}
+    fields = {name: value for name, value in vars(choice).items() if name not in ("state", "after")}
     chosen = any(value is not None for value in fields.values())
     if chosen and every:
         raise Usage("Letters are chosen by ids or filters, or --all is given, not both.")
@@ -294,7 +296,7 @@ def _tell(outcome: Outcome, done: str, as_json: bool) -> None:
             stderr.print(Text(f"{letter} is refused: {plain(why)}."), soft_wrap=True)
         if len(outcome.refused) > TOLD:
             stderr.print(f"… and {len(outcome.refused) - TOLD} more are refused.", highlight=False)
-    if outcome.refused:
+    if outcome.refused and not outcome.stopped:
         raise SystemExit(REFUSED)
 
 

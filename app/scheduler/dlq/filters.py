@@ -44,6 +44,7 @@ class Filter:
 
     Attributes:
         ids: Letters by id.
+        after: Only those that lie after this one.
         task: Name of the task.
         exception: Name of the exception's class.
         reason: Why it is here (`exception`, `time-limit`, …).
@@ -58,6 +59,7 @@ class Filter:
     """
 
     ids: frozenset[LetterId] | None = None
+    after: LetterId | None = None
     task: str | None = None
     exception: str | None = None
     reason: str | None = None
@@ -75,6 +77,7 @@ class Filter:
         letter = entry.letter
         return (
             (self.ids is None or letter.id in self.ids)
+            and (self.after is None or letter.id > self.after)
             and _like(letter.task, self.task)
             and _like(letter.exception, self.exception)
             and _like(letter.reason, self.reason)

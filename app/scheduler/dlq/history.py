@@ -96,11 +96,14 @@ class History:
             one: (max(start, self._positions.get(one, 0)), end)
             for one, (start, end) in bounds.items()
         }
+        # Taken in whole or not at all: what was read before the brokers were lost comes again.
+        found = [
+            (self._letter(record.key), _acts(record.value))
+            for record in reader.read(rest, self._positions)
+        ]
         came = []
-        for record in reader.read(rest, self._positions):
-            letter = self._letter(record.key)
+        for letter, acts in found:
             if letter is not None:
-                acts = _acts(record.value)
                 came += [(letter, act) for act in acts if act not in self._acts.get(letter, ())]
                 self._acts[letter] = acts
         return came

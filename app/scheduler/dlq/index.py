@@ -88,13 +88,13 @@ class Index:
             if since is not None:
                 start = max(start, starts.get(one, end))
             rest[one] = (start, end)
-        letters = []
-        for record in self._reader.read(rest, self._positions):
-            letter = from_record(record).light()
-            self._letters[letter.id] = letter
-            letters.append(letter)
+        # Taken in whole or not at all: what was read before the brokers were lost comes again.
+        letters = tuple(
+            from_record(record).light() for record in self._reader.read(rest, self._positions)
+        )
+        self._letters.update({letter.id: letter for letter in letters})
         self._forget({one.partition: first for one, (first, _) in bounds.items()})
-        return tuple(letters)
+        return letters
 
     def entries(self) -> list[Entry]:
         """Return every letter with its acts, in the order of their ids."""

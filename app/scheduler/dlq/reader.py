@@ -98,16 +98,18 @@ class Reader:
 
         Args:
             bounds: The first offset, and the one after the last, of each partition.
-            positions: Filled with where reading stands, to go on from later.
+            positions: Filled, once all is read, with where to go on from later.
 
         Raises:
             BrokerUnavailableError: The brokers stopped answering.
         """
         left = {one: (start, end) for one, (start, end) in bounds.items() if start < end}
+        if left:
+            yield from self._read(left)
         if positions is not None:
             positions.update({one: end for one, (_, end) in bounds.items()})
-        if not left:
-            return
+
+    def _read(self, left: dict[TopicPartition, tuple[int, int]]) -> Iterator[Any]:
         fetched = read(self._client, left, PATIENCE)
         while True:
             with reachable(self._options):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -56,10 +57,18 @@ class Outcome:
     Attributes:
         done: Those replayed (or skipped), with where they went.
         refused: Those left as they were, with the reason.
+        last: The last letter dealt with.
+        stopped: Whether it ended before that was the last of all.
     """
 
     done: list[tuple[LetterId, str]] = field(default_factory=list)
     refused: list[tuple[LetterId, str]] = field(default_factory=list)
+    last: LetterId | None = None
+    stopped: bool = False
+
+    @property
+    def dealt_with(self) -> int:
+        return len(self.done) + len(self.refused)
 
 
 def replay(
@@ -69,11 +78,12 @@ def replay(
     ids: Sequence[LetterId],
     order: Order,
     progress: Progress = lambda *_: None,
+    stop: threading.Event | None = None,
 ) -> Outcome:
     """Replay letters in the order they lie, which is the order in which a key's tasks failed.
 
     Killed at any point, it has replayed each letter once or not at all, and the history says
-    which; the same call goes on where it stopped.
+    which; the same call goes on where it stopped. Told to `stop`, it ends after the batch in hand.
 
     Raises:
         FencedError: Somebody else kept taking over.
@@ -83,14 +93,20 @@ def replay(
     index.refresh(letters=False)  # a history of another topic of that name knows nothing
     targets = _Targets(reader)
     desk = Desk(options, reader, index.history)
-    pace = _Pace(order.rate)
+    stop = stop or threading.Event()
+    pace = _Pace(order.rate, stop)
     # A reader of its own: the other one is used between two letters.
     with Reader(options) as stream, desk if not order.dry_run else nullcontext():
         for batch in _batches(stream.letters(index.topic, ids), pace.batch):
+            pace.wait()
+            if stop.is_set():
+                outcome.stopped = True
+                return outcome
             _retry_fenced(desk, lambda batch=batch: _replay_batch(  # type: ignore[misc]
                 desk, index, reader, targets, batch, order, outcome))  # fmt: skip
-            progress(len(outcome.done) + len(outcome.refused), len(ids))
-            pace.wait(len(batch))
+            outcome.last = batch[-1].id
+            progress(outcome.dealt_with, len(ids))
+            pace.done(len(batch))
     known = {one for one, _ in (*outcome.done, *outcome.refused)}
     outcome.refused += [(one, "there is no such letter") for one in ids if one not in known]
     return outcome
@@ -232,14 +248,17 @@ class _Targets:
 class _Pace:
     """Keeps to a rate."""
 
-    def __init__(self, rate: float | None) -> None:
+    def __init__(self, rate: float | None, stop: threading.Event) -> None:
         self._rate = rate
+        self._stop = stop
         self.batch = BATCH if rate is None else max(1, min(BATCH, int(rate / 2)))
         self._next = time.monotonic()
 
-    def wait(self, letters: int) -> None:
-        """Wait until the next batch may go."""
-        if self._rate is None:
-            return
-        self._next = max(self._next, time.monotonic() - 1) + letters / self._rate
-        time.sleep(max(0.0, self._next - time.monotonic()))
+    def done(self, letters: int) -> None:
+        """Take note of letters that went."""
+        if self._rate is not None:
+            self._next = max(self._next, time.monotonic() - 1) + letters / self._rate
+
+    def wait(self) -> None:
+        """Wait until the next batch may go, or none is to go any more."""
+        self._stop.wait(max(0.0, self._next - time.monotonic()))

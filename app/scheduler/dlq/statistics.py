@@ -13,7 +13,7 @@ from scheduler.dlq.index import Entry, Index
 from scheduler.dlq.letters import Letter
 from scheduler.dlq.reader import Reader
 
-__all__ = ["Group", "Snapshot", "Statistics", "groups", "rates"]
+__all__ = ["Group", "Snapshot", "Statistics", "Summary", "groups", "rates", "summarize"]
 
 #: Names of tasks and exceptions that are told apart: whoever may queue tasks may name them.
 MAX_GROUPS = 500
@@ -27,7 +27,7 @@ class Group:
 
     Attributes:
         task: The task's name, or nothing.
-        exception: The exception's class, or nothing.
+        exception: The exception's class, or the reason where there was none.
         states: Number of letters in each state.
         oldest: When the first of those nothing was done with failed, seconds since the epoch.
         newest: When the last of all failed.
@@ -44,12 +44,17 @@ class Group:
         return sum(self.states.values())
 
 
+def name_of(letter: Letter) -> tuple[str, str]:
+    """Return under which task and exception a letter is counted."""
+    return letter.task, letter.exception or letter.reason
+
+
 def groups(entries: Iterable[Entry]) -> list[Group]:
     """Count letters by task and exception, the most first."""
     found: dict[tuple[str, str], Group] = {}
     for entry in entries:
         letter = entry.letter
-        name = (letter.task, letter.exception or letter.reason)
+        name = name_of(letter)
         group = found.setdefault(name, Group(*name))
         group.states[entry.state] += 1
         group.newest = max(group.newest, letter.failed_at)
@@ -71,20 +76,59 @@ def rates(entries: Iterable[Entry], now: float, *, hours: int = 24) -> list[int]
 
 
 @dataclass(frozen=True)
+class Summary:
+    """How it stands with some letters.
+
+    Attributes:
+        groups: By task and exception.
+        acts: What was done with them: how often each act, by name of the act and task.
+    """
+
+    groups: list[Group]
+    acts: dict[str, Counter[str]]
+
+    @property
+    def total(self) -> int:
+        """Number of letters."""
+        return sum(group.total for group in self.groups)
+
+    @property
+    def new(self) -> int:
+        """Number of letters nothing was done with."""
+        return sum(group.states["new"] for group in self.groups)
+
+    @property
+    def oldest(self) -> float | None:
+        """When the first of those failed, seconds since the epoch; None where there is none."""
+        return min(
+            (group.oldest for group in self.groups if group.oldest is not None), default=None
+        )
+
+
+def summarize(entries: Iterable[Entry]) -> Summary:
+    """Count letters, and what was done with them."""
+    entries = list(entries)
+    acts: dict[str, Counter[str]] = {REPLAYED: Counter(), SKIPPED: Counter()}
+    for entry in entries:
+        for act in entry.acts:
+            if act.act in acts:
+                acts[act.act][entry.letter.task] += 1
+    return Summary(groups(entries), acts)
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """What an exporter tells.
 
     Attributes:
-        depth: Letters nothing was done with, by task and exception.
-        oldest: When the first of them failed, seconds since the epoch; None where there is none.
-        arrivals: Letters seen since the statistics began, those that were there included, by task,
-            exception and reason; it only grows.
+        summary: How it stands with the letters that are there.
+        arrivals: Letters that came since the statistics began, by task, exception and reason; it
+            only grows.
         replays: Replays, likewise, by task.
         skips: Skipped letters, likewise, by task.
     """
 
-    depth: dict[tuple[str, str], int]
-    oldest: float | None
+    summary: Summary
     arrivals: dict[tuple[str, str, str], int]
     replays: dict[str, int]
     skips: dict[str, int]
@@ -92,6 +136,9 @@ class Snapshot:
 
 class Statistics:
     """Follows a dead letter topic and its history; each call reads only what is new.
+
+    The first call begins: what lies there then was counted by whoever looked before. It counts as 0
+    of its kind, so that one more of it is seen to be one more.
 
     Args:
         options: Brokers and the dead letter topic.
@@ -105,6 +152,7 @@ class Statistics:
         self._index = Index(options, self._reader)
         self._arrivals: Counter[tuple[str, str, str]] = Counter()
         self._acts: dict[str, Counter[str]] = {REPLAYED: Counter(), SKIPPED: Counter()}
+        self._begun = False
 
     def snapshot(self) -> Snapshot:
         """Read what is new and count.
@@ -113,18 +161,15 @@ class Statistics:
             BrokerUnavailableError: The brokers don't answer; the next call goes on from here.
         """
         news = self._index.refresh()
+        one = int(self._begun)
         for letter in news.letters:
-            self._count(self._arrivals, (*_names(letter), letter.reason))
+            self._count(self._arrivals, (*name_of(letter), letter.reason), one)
         for _, act in news.acts:
             if act.act in self._acts:
-                self._count(self._acts[act.act], act.task)
-        entries = [entry for entry in self._index.entries() if entry.state == "new"]
-        depth: Counter[tuple[str, str]] = Counter()
-        for entry in entries:
-            self._count(depth, _names(entry.letter))
+                self._count(self._acts[act.act], act.task, one)
+        self._begun = True
         return Snapshot(
-            depth=dict(depth),
-            oldest=min((entry.letter.failed_at for entry in entries), default=None),
+            summary=summarize(self._index.entries()),
             arrivals=dict(self._arrivals),
             replays=dict(self._acts[REPLAYED]),
             skips=dict(self._acts[SKIPPED]),
@@ -135,11 +180,7 @@ class Statistics:
         self._reader.close()
 
     @staticmethod
-    def _count(counter: Counter[Any], name: Any) -> None:
+    def _count(counter: Counter[Any], name: Any, by: int) -> None:
         if name not in counter and len(counter) >= MAX_GROUPS:
             name = OTHERS if isinstance(name, str) else (OTHERS,) * len(name)
-        counter[name] += 1
-
-
-def _names(letter: Letter) -> tuple[str, str]:
-    return letter.task, letter.exception
+        counter[name] += by

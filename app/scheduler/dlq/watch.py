@@ -105,7 +105,7 @@ def _follow(
             if entry.letter.id not in refused and due(entry, choice, backoff, now)
         ]
         if ids:
-            outcome = replay(options, reader, index, ids, replace(order, force=False))
+            outcome = replay(options, reader, index, ids, replace(order, force=False), stop=stop)
             refused.update(letter for letter, _ in outcome.refused)
             told(outcome)
         stop.wait(every)

@@ -1,4 +1,4 @@
-"""The thread that looks at Kafka: groups, offsets, dead letters, in few requests."""
+"""The thread that looks at Kafka: groups, offsets, times, in few requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from kafka.structs import TopicPartition
 from kombu_kafka.clients.handshake import reaching
 from kombu_kafka.errors import KombuKafkaError
 from kombu_kafka.options import Options
-from scheduler.exporter.dead_letters import DeadLetterWatch
 from scheduler.exporter.lag import GroupOffsets, LagTracker, Offsets, Snapshot
 from scheduler.exporter.record_times import Place, RecordTimes
 
@@ -57,7 +56,6 @@ class Collector:
         topic: the workers' queue.
         groups: patterns of the groups that are looked at (`*` and `?`).
         show: called with each new view.
-        arrived: called with task, exception and reason of each new dead letter.
         interval: seconds from one look to the next.
         expire: seconds for which a vanished group is shown.
     """
@@ -69,7 +67,6 @@ class Collector:
         *,
         groups: Iterable[str] = ("*",),
         show: Callable[[View], object],
-        arrived: Callable[[str, str, str], object] = lambda task, exception, reason: None,
         interval: float = 10.0,
         expire: float = 600.0,
     ) -> None:
@@ -82,7 +79,6 @@ class Collector:
         self._interval = interval
         self._tracker = LagTracker([self._own], expire=expire)
         self._times = RecordTimes(self._options)
-        self._letters = DeadLetterWatch(self._options, options.dead_letter_topic, arrived)
         self._admin: KafkaAdminClient | None = None
         self._stop = threading.Event()
         self._last_warning = -WARN_EVERY
@@ -114,7 +110,6 @@ class Collector:
         snapshot = self._tracker.update(offsets, now)
         places = self._places(snapshot)
         self._times.look_up(places)
-        self._letters.read(offsets.begins, offsets.ends)
         oldest = {place: at for place in places if (at := self._times.known(place)) is not None}
         return View(snapshot, oldest, time.time(), time.monotonic() - started)
 
@@ -151,7 +146,7 @@ class Collector:
 
     def _close(self) -> None:
         admin, self._admin = self._admin, None
-        for close in (admin and admin.close, self._times.close, self._letters.close):
+        for close in (admin and admin.close, self._times.close):
             with contextlib.suppress(Exception):
                 if close:
                     close()

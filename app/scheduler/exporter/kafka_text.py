@@ -15,20 +15,18 @@ from scheduler.metrics import EXPORTER
 __all__ = ["render"]
 
 
-def render(view: View, *, group: str, topic: str, dead_letter_topic: str) -> list[bytes]:
+def render(view: View, *, group: str, topic: str) -> list[bytes]:
     """Write a view, in parts: one large one would keep other threads waiting while it is made.
 
     Arguments:
         view: what was seen.
         group: the workers' group.
         topic: the workers' queue.
-        dead_letter_topic: where dead letters lie.
     """
     parts = [
         *_lags(view),
         *_groups(view),
         *_partitions(view),
-        *_dead_letters(view, dead_letter_topic),
     ]
     if any(pair.topic == topic and pair.group == group for pair in view.snapshot.lags):
         parts.append(_one("celery_queue_length", [((topic,), view.snapshot.length(group, topic))]))
@@ -93,15 +91,6 @@ def _partitions(view: View) -> Iterator[bytes]:
         ("kafka_topic_partition_end_offset", offsets.ends),
     ):
         yield _one(name, (((tp.topic, str(tp.partition)), at) for tp, at in found.items()))
-
-
-def _dead_letters(view: View, topic: str) -> Iterator[bytes]:
-    begins, ends = view.snapshot.offsets.begins, view.snapshot.offsets.ends
-    partitions = [tp for tp in ends if tp.topic == topic]
-    if not partitions:
-        return
-    count = sum(max(0, ends[tp] - begins.get(tp, 0)) for tp in partitions)
-    yield _one("celery_dead_letters", [((topic,), count)])
 
 
 def _one(name: str, samples: Iterable[tuple[tuple[str, ...], float]]) -> bytes:

@@ -16,13 +16,14 @@ from celery.utils import nodesplit
 from kombu_kafka.clients.handshake import require_access
 from kombu_kafka.delay.backlog import LevelBacklog
 from scheduler.broker import broker_options
+from scheduler.dlq.statistics import Snapshot
 from scheduler.exporter.collector import Collector, View
 from scheduler.exporter.compat import CompatMetrics
 from scheduler.exporter.events import EventState
 from scheduler.exporter.families import Families
 from scheduler.exporter.kafka_text import render
 from scheduler.exporter.receiver import EventListener
-from scheduler.exporter.slow import DeadLetterFates, SlowReader
+from scheduler.exporter.slow import SlowReader
 from scheduler.factory import configure
 from scheduler.metrics import EXPORTER
 from scheduler.metrics_access import Access
@@ -30,6 +31,9 @@ from scheduler.metrics_server import Health, MetricsServer
 from scheduler.settings import Settings
 
 __all__ = ["Exporter", "ExporterConfig"]
+
+#: Label value where a letter doesn't say.
+_UNKNOWN = "unknown"
 
 _UP = re.compile(r'celery_worker_up\{worker="([^"]*)"\}')
 
@@ -106,7 +110,6 @@ class Exporter:
             settings.topic,
             groups=config.groups,
             show=self._show,
-            arrived=self._arrived,
             interval=config.interval,
             expire=config.expire,
         )
@@ -141,19 +144,23 @@ class Exporter:
         self._slow.stop()
         self.collector.stop()
 
-    def letters(self, fates: DeadLetterFates) -> None:
-        """Show what became of dead letters."""
+    def letters(self, found: Snapshot) -> None:
+        """Show which dead letters there are, and what became of them."""
         topic = self._options.dead_letter_topic
         with self._lock:
             own = self._families
-            own["celery_dead_letters_pending"].set(fates.pending, topic)
-            self._oldest_letter = fates.oldest
+            own["celery_dead_letters"].set(found.summary.total, topic)
+            own["celery_dead_letters_pending"].set(found.summary.new, topic)
+            self._oldest_letter = found.summary.oldest
+            for (task, exception, reason), count in found.arrivals.items():
+                labels = task or _UNKNOWN, exception or _UNKNOWN, reason or _UNKNOWN
+                own["celery_dead_letters_arrived_total"].set(count, *labels)
             for name, counts in (
-                ("celery_dead_letters_replayed_total", fates.replayed),
-                ("celery_dead_letters_skipped_total", fates.skipped),
+                ("celery_dead_letters_replayed_total", found.replays),
+                ("celery_dead_letters_skipped_total", found.skips),
             ):
                 for task, count in counts.items():
-                    own[name].set(count, task)
+                    own[name].set(count, task or _UNKNOWN)
 
     def delays(self, levels: list[LevelBacklog]) -> None:
         """Show what waits for its time."""
@@ -230,17 +237,12 @@ class Exporter:
             view,
             group=self._options.group_id,
             topic=self._config.settings.topic,
-            dead_letter_topic=self._options.dead_letter_topic,
         )
         with self._lock:
             self._kafka, self._view = text, view
             own = self._families
             own["celery_exporter_last_refresh_timestamp_seconds"].set(round(view.at, 3))
             own["celery_exporter_refresh_seconds"].set(round(view.took, 6))
-
-    def _arrived(self, task: str, exception: str, reason: str) -> None:
-        with self._lock:
-            self._families["celery_dead_letters_arrived_total"].inc(task, exception, reason)
 
     def _overflowed(self, metric: str) -> None:
         self.events.overflowed(metric)
@@ -252,6 +254,5 @@ _MADE_ELSEWHERE = frozenset(
         "celery_exporter_events_total",
         "celery_exporter_malformed_events_total",
         "celery_exporter_series_overflow_total",
-        "celery_dead_letters",
     }
 )

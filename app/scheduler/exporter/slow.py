@@ -1,4 +1,4 @@
-"""What is asked less often, or takes longer: dead letters' fates, delayed messages, certificates.
+"""What is asked less often, or takes longer: dead letters, delayed messages, certificates.
 
 Each has its own turn in one thread, so that none of them holds up the look at lag.
 """
@@ -12,7 +12,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from kafka.errors import KafkaError
@@ -22,7 +21,7 @@ from kombu_kafka.errors import KombuKafkaError
 from kombu_kafka.options import Options
 from scheduler.dlq.statistics import Snapshot, Statistics
 
-__all__ = ["DeadLetterFates", "SlowReader", "certificate_ends"]
+__all__ = ["SlowReader", "certificate_ends"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,31 +38,14 @@ WARN_EVERY = 60.0
 class Shown(Protocol):
     """Where the findings go."""
 
-    def letters(self, fates: DeadLetterFates) -> None:
-        """Take what became of dead letters."""
+    def letters(self, found: Snapshot) -> None:
+        """Take which dead letters there are, and what became of them."""
 
     def delays(self, levels: list[LevelBacklog]) -> None:
         """Take what waits in the delay topic."""
 
     def certificates(self, ends: Mapping[str, float]) -> None:
         """Take until when each server's certificate is valid."""
-
-
-@dataclass(frozen=True)
-class DeadLetterFates:
-    """What became of dead letters.
-
-    Attributes:
-        pending: letters that nobody replayed or skipped.
-        oldest: when the first of them failed, seconds since the epoch, or None.
-        replayed: replays since the exporter started, by task.
-        skipped: skips, likewise.
-    """
-
-    pending: int
-    oldest: float | None
-    replayed: Mapping[str, int]
-    skipped: Mapping[str, int]
 
 
 class SlowReader:
@@ -79,7 +61,6 @@ class SlowReader:
         self._options = options
         self._shown = shown
         self._statistics: Statistics | None = None
-        self._before: Snapshot | None = None
         self._stop = threading.Event()
         self._last_warning = -WARN_EVERY
         self._due: dict[Callable[[], None], float] = {}
@@ -117,18 +98,7 @@ class SlowReader:
     def _look_at_letters(self) -> None:
         if self._statistics is None:
             self._statistics = Statistics(self._options)
-            self._before = None
-        found = self._statistics.snapshot()
-        # Counted from now on: what lay there before was counted by an exporter before this one.
-        before = self._before = self._before or found
-        self._shown.letters(
-            DeadLetterFates(
-                pending=sum(found.depth.values()),
-                oldest=found.oldest,
-                replayed=_since(before.replays, found.replays),
-                skipped=_since(before.skips, found.skips),
-            )
-        )
+        self._shown.letters(self._statistics.snapshot())
 
     def _look_at_delays(self) -> None:
         self._shown.delays(backlog(self._options))
@@ -174,7 +144,3 @@ def certificate_ends(options: Options) -> dict[str, float]:
             if "notAfter" in shown:
                 found[address] = ssl.cert_time_to_seconds(str(shown["notAfter"]))
     return found
-
-
-def _since(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
-    return {name: max(0, count - before.get(name, 0)) for name, count in now.items()}

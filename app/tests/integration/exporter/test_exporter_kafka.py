@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -40,6 +41,14 @@ def commit(broker: LocalKafka, offset: int, metadata: str = "") -> None:
     consumer.assign([partition])
     consumer.commit({partition: OffsetAndMetadata(offset, metadata, -1)})
     consumer.close(autocommit=False)
+
+
+def dlq(broker: LocalKafka, *args: str) -> str:
+    """Run `scheduler dlq …` as a person would; return what it prints."""
+    environ = {"CELERY_BROKER_URL": broker.url(TOPIC), "CELERY_DEAD_LETTER_TOPIC": LETTERS}
+    result = CliRunner().invoke(main, ["dlq", *args], env=environ)
+    assert result.exit_code == 0, result.output
+    return result.stdout
 
 
 def test_lag_before_anything_is_committed(broker: LocalKafka, port: int) -> None:
@@ -120,17 +129,33 @@ def test_dead_letters_are_counted_as_they_arrive(broker: LocalKafka, port: int) 
     age = page.value("celery_dead_letters_oldest_age_seconds", topic=LETTERS)
     assert age is not None
     assert 30 <= age < 120
-    # One is skipped by a person: two are open then.
-    skipped = CliRunner().invoke(
-        main,
-        ["dlq", "skip", "0-0", "--why", "a test", "--by", "tester", "--yes"],
-        env={"CELERY_BROKER_URL": broker.url(TOPIC), "CELERY_DEAD_LETTER_TOPIC": LETTERS},
-    )
-    assert skipped.exit_code == 0, skipped.output
-    pending = "celery_dead_letters_pending"
-    eventually(lambda: scrape(port).value(pending, topic=LETTERS) == 2)
-    assert scrape(port).value("celery_dead_letters_skipped_total", task="orders.pay") == 1
-    assert scrape(port).value("celery_dead_letters", topic=LETTERS) == 3
+    # A person skips one and replays one, by force twice; one more fails, without an exception.
+    broker.create_topic("elsewhere", 1)
+    replay = ("replay", "0-1", "--to-topic", "elsewhere")
+    for act in (("skip", "0-0", "--why", "a test"), replay, (*replay, "--force")):
+        dlq(broker, *act)
+    produce(broker, LETTERS, 1, headers=[("task", b"orders.pay"), ("dlq-reason", b"time-limit"),
+                                         ("dlq-failed-at", failed)])  # fmt: skip
+    labels = {"task": "orders.pay", "exception": "time-limit", "reason": "time-limit"}
+    eventually(lambda: scrape(port).value("celery_dead_letters_arrived_total", **labels) == 1)
+    page = scrape(port)
+    stats = json.loads(dlq(broker, "stats", "--json"))
+    assert page.value("celery_dead_letters", topic=LETTERS) == stats["total"] == 4
+    assert page.value("celery_dead_letters_pending", topic=LETTERS) == stats["new"] == 2
+    age = page.value("celery_dead_letters_oldest_age_seconds", topic=LETTERS)
+    assert age is not None
+    assert time.time() - 60 < stats["oldest"] + age <= time.time()
+    assert {
+        (labels["task"], labels["exception"]): count
+        for labels, count in page.all("celery_dead_letters_arrived_total")
+    } == {
+        (group["task"], group["exception"]): group["new"] + group["replayed"] + group["skipped"]
+        for group in stats["groups"]
+    }
+    assert stats["acts"] == {"replayed": {"orders.pay": 2}, "skipped": {"orders.pay": 1}}
+    for act, counts in stats["acts"].items():
+        found = page.all(f"celery_dead_letters_{act}_total")
+        assert {labels["task"]: count for labels, count in found} == counts
 
 
 def test_the_command_needs_no_more_than_a_broker(broker: LocalKafka, tmp_path: Path) -> None:
