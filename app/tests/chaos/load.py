@@ -73,6 +73,7 @@ class Load:
         session_timeout: float,
     ) -> None:
         self.plan, self._kafka, self._history = plan, kafka, history
+        self._session_timeout = session_timeout
         self._letters = f"{plan.queue}-dlq"
         kafka.create_topic(plan.queue, PARTITIONS)
         kafka.create_topic(self._letters, 1)
@@ -168,6 +169,7 @@ class Load:
             self.plan.queue,
             ordered=self.plan.order != "none",
             rewinds=self.plan.mode == "group",
+            session=self._session_timeout,
             dead=self._dead(),
         )
 

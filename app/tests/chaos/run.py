@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from scheduler.preflight import EX_CONFIG
 from tests.chaos.history import History
 from tests.chaos.load import Load, Plan
 from tests.chaos.proxy import Proxy
-from tests.chaos.schedule import Fault, draw
+from tests.chaos.schedule import KINDS, Fault, draw
 from tests.chaos.verdict import Verdict
 
 __all__ = ["SESSION_TIMEOUT", "Chaos", "ChaosError", "children"]
@@ -59,6 +59,8 @@ class Chaos:
         self._loads: list[Load] = []
         self._ended: list[str] = []
         self._rounds = 0
+        #: Workers that are to stay down for a while.
+        self._down: set[LocalWorker] = set()
 
     def __enter__(self) -> Chaos:
         for proxy in self.proxies:
@@ -79,7 +81,12 @@ class Chaos:
             proxy.stop()
 
     def round(
-        self, plans: Sequence[Plan], seconds: float, rate: float, least: int = 0
+        self,
+        plans: Sequence[Plan],
+        seconds: float,
+        rate: float,
+        least: int = 0,
+        kinds: Collection[str] = tuple(KINDS),
     ) -> dict[str, Verdict]:
         """Put queues under load and faults, wait until all is done, and judge.
 
@@ -88,6 +95,7 @@ class Chaos:
             seconds: How long faults come.
             rate: Tasks a second, for each queue.
             least: Tasks that each queue is sent at the least, should publishing be held up.
+            kinds: Which faults.
 
         Returns:
             The verdict on each queue.
@@ -108,7 +116,7 @@ class Chaos:
             worker.wait_ready()
         for load in self._loads:
             load.publish(rate)
-        for fault in draw(seed, seconds, SESSION_TIMEOUT):
+        for fault in draw(seed, seconds, SESSION_TIMEOUT, kinds):
             self._pause(fault.pause)
             self._strike(fault)
         self._pause(RECOVERY, until=lambda: all(load.sent >= least for load in self._loads))
@@ -136,6 +144,8 @@ class Chaos:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not until():
             for worker in self._workers():
+                if worker in self._down:
+                    continue
                 if not worker.running:
                     code = worker.wait(0)
                     self.counts[f"ended with code {code}"] += 1
@@ -173,6 +183,7 @@ class Chaos:
             {
                 "kill-worker": self._kill_worker,
                 "kill-dispatcher": self._kill_worker,
+                "kill-at-join": self._kill_at_join,
                 "kill-child": self._kill_child,
                 "freeze": self._freeze,
             }[fault.kind](worker, fault)
@@ -203,6 +214,30 @@ class Chaos:
         worker.kill()
         self._note(fault.kind, worker=worker.name)
         worker.start()
+
+    def _kill_at_join(self, worker: LocalWorker, fault: Fault) -> None:
+        """Have a worker's partitions go to its neighbour, and kill that when it is to give them back.
+
+        A group's member then is between giving up and joining again.
+        """
+        neighbour = next(
+            other
+            for load in self._loads
+            if worker in load.workers
+            for other in load.workers
+            if other is not worker
+        )
+        self._down.add(worker)
+        worker.kill()
+        self._note(fault.kind, worker=worker.name)
+        self._pause(SESSION_TIMEOUT + 2)
+        self._down.discard(worker)
+        worker.start()
+        self._pause(60, until=lambda: worker.ready)
+        self._pause(fault.seconds)
+        neighbour.kill()
+        self._note(fault.kind, worker=neighbour.name)
+        neighbour.start()
 
     def _kill_child(self, worker: LocalWorker, fault: Fault) -> None:
         pids = children(worker.pid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -13,8 +14,24 @@ __all__ = ["SETTLE", "Verdict", "judge"]
 #: Seconds from a task's end until Kafka must know it: `commit_interval`, a transaction, a slow machine.
 SETTLE = 2.0
 
+#: Part of the session after which whoever is not heard of may have lost its partitions: its last
+#: sign of life may have been a heartbeat's interval, a third of the session, before it froze.
+OUT = 0.5
+
 #: A task: its lane and its number there.
 Task = tuple[str, int]
+
+
+@dataclass
+class Freeze:
+    """A stretch in which a worker stood still."""
+
+    since: float
+    until: float = math.inf
+
+    def long(self, now: float, session: float) -> bool:
+        """Say whether by `now` the worker may have lost what it owned, and another own it."""
+        return min(now, self.until) - self.since >= session * OUT
 
 
 @dataclass
@@ -27,7 +44,7 @@ class Run:
     begun: float
     ended: float | None = None
     killed: bool = False
-    frozen: bool = False
+    freeze: Freeze | None = None
 
 
 @dataclass
@@ -40,11 +57,12 @@ class Verdict:
         done: Different tasks that ended.
         lost: Confirmed tasks that never ended and are no dead letters.
         dead: Tasks that are dead letters.
-        repeats_running: Runs of a task that ran when its worker was killed or frozen.
+        repeats_running: Runs of a task that ran when its worker was killed, or frozen for so long
+            that another may have taken its place.
         repeats_unsettled: Runs of a task that had ended, but Kafka had not been told when its worker
             was hit (only another worker runs those again: the journal of its own knows).
-        overlaps: Runs that began while one of the same lane was not over that had been frozen, or
-            cut off from its broker.
+        overlaps: Runs that another worker began while one of the same lane was not over that had
+            begun before its worker was frozen, for so long that it had lost its place.
         together: Runs that began while another of the same lane ran.
         disordered: Runs out of their lane's order.
         unexplained: Repeats of what was not in flight at a kill, and second records of a task.
@@ -70,17 +88,17 @@ class Verdict:
 
 
 class _Judge:
-    def __init__(self, ordered: bool, rewinds: bool) -> None:
+    def __init__(self, ordered: bool, rewinds: bool, session: float) -> None:
         self.verdict = Verdict()
-        self.ordered, self.rewinds = ordered, rewinds
+        self.ordered, self.rewinds, self.session = ordered, rewinds, session
         self.runs: defaultdict[Task, list[Run]] = defaultdict(list)
         self.alive: defaultdict[str, list[Run]] = defaultdict(list)
         #: By lane: the task begun last, and the highest ever begun.
         self.last: dict[str, int] = {}
         self.highest: dict[str, int] = {}
-        #: By worker: when it was hit.
-        self.hits: defaultdict[str, list[float]] = defaultdict(list)
-        self.frozen: set[str] = set()
+        #: By worker: when it was killed, and when it stood still.
+        self.kills: defaultdict[str, list[float]] = defaultdict(list)
+        self.freezes: defaultdict[str, list[Freeze]] = defaultdict(list)
         #: Stretches in which brokers were in trouble, so that commits took longer.
         self.trouble: list[tuple[float, float]] = []
 
@@ -112,18 +130,23 @@ class _Judge:
         if worker is None:
             self.trouble.append((event["since"], event["t"]))
             return
-        self.hits[worker].append(event["t"])
-        for runs in self.alive.values():
-            for run in runs:
-                if (
-                    run.worker == worker
-                    and kind != "freeze"
-                    and event.get("pid") in (None, run.pid)
-                ):
-                    run.killed = True
-                elif run.worker == worker and kind == "freeze":
-                    run.frozen = True
+        if kind == "freeze":
+            freeze = Freeze(event["t"])
+            self.freezes[worker].append(freeze)
+            for run in self._alive(worker):
+                run.freeze = freeze
+            return
+        self.kills[worker].append(event["t"])
+        for run in self._alive(worker):
+            if event.get("pid") in (None, run.pid):
+                run.killed = True
         self._bury()
+
+    def thaw(self, event: Event) -> None:
+        self.freezes[event["worker"]][-1].until = event["t"]
+
+    def _alive(self, worker: str) -> list[Run]:
+        return [run for runs in self.alive.values() for run in runs if run.worker == worker]
 
     def _bury(self) -> None:
         for lane, runs in self.alive.items():
@@ -131,7 +154,7 @@ class _Judge:
 
     def _alone(self, run: Run, lane: str, number: int) -> None:
         for other in self.alive[lane]:
-            if other.frozen:
+            if run.worker != other.worker and self._out(other, run.begun):
                 self.verdict.overlaps += 1
             else:
                 self.verdict.together += 1
@@ -145,9 +168,9 @@ class _Judge:
         if before.at != run.at:
             self.verdict.unexplained += 1
             self.verdict.faults.append(f"{what} has a second record, the first was {before.at}")
-        elif before.killed or before.frozen:
+        elif before.killed or self._out(before, run.begun):
             self.verdict.repeats_running += 1
-        elif self._unsettled(before):
+        elif self._unsettled(before, run.begun):
             self.verdict.repeats_unsettled += 1
         else:
             self.verdict.unexplained += 1
@@ -156,14 +179,21 @@ class _Judge:
                 f" {before.begun:.2f} to {before.ended} on {before.worker}"
             )
 
-    def _unsettled(self, run: Run) -> bool:
+    def _out(self, run: Run, now: float) -> bool:
+        """Say whether it ran when its worker was frozen, for so long that it lost its place."""
+        return run.freeze is not None and run.freeze.long(now, self.session)
+
+    def _unsettled(self, run: Run, now: float) -> bool:
         """Say whether its worker was hit before Kafka can have heard of the run's end."""
-        assert run.ended is not None
+        if run.ended is None:
+            return False
         known = run.ended + SETTLE
         for since, until in sorted(self.trouble):
             if since <= known and run.ended <= until:
                 known = max(known, until + SETTLE)
-        return any(run.begun <= hit <= known for hit in self.hits[run.worker])
+        freezes = self.freezes[run.worker]
+        hits = [freeze.since for freeze in freezes if freeze.long(now, self.session)]
+        return any(run.begun <= hit <= known for hit in (*hits, *self.kills[run.worker]))
 
     def _in_order(self, lane: str, number: int, again: bool) -> None:
         last, highest = self.last.get(lane, -1), self.highest.get(lane, -1)
@@ -182,6 +212,7 @@ def judge(
     *,
     ordered: bool,
     rewinds: bool,
+    session: float = math.inf,
     dead: Collection[Task] = (),
 ) -> Verdict:
     """Judge the tasks of one queue.
@@ -192,14 +223,17 @@ def judge(
         ordered: Whether a lane's tasks run one at a time, in order.
         rewinds: Whether another worker may go on from the last commit, and so run tasks again
             that others ran after.
+        session: Seconds without a sign of life after which a worker's partitions go to others.
         dead: The tasks that are dead letters.
     """
-    court = _Judge(ordered, rewinds)
+    court = _Judge(ordered, rewinds, session)
     confirmed: set[Task] = set()
     for event in events:
         kind = event["e"]
         if kind == "hit":
             court.hit(event)
+        elif kind == "thaw":
+            court.thaw(event)
         elif event.get("q") != queue:
             continue
         elif kind == "sent":

@@ -7,6 +7,9 @@ from typing import Any
 from tests.chaos.schedule import KINDS, draw
 from tests.chaos.verdict import SETTLE, Verdict, judge
 
+#: Seconds without a sign of life after which a worker's place goes to another.
+SESSION = 6.0
+
 
 class Story:
     """A history, told in seconds."""
@@ -33,6 +36,9 @@ class Story:
 
     def hit(self, kind: str, t: float, **facts: Any) -> None:
         self.events.append({"e": "hit", "kind": kind, "t": t, **facts})
+
+    def thaw(self, t: float, worker: str = "w") -> None:
+        self.events.append({"e": "thaw", "t": t, "worker": worker})
 
     def verdict(self, *, ordered: bool = True, rewinds: bool = False, **facts: Any) -> Verdict:
         return judge(self.events, "q", ordered=ordered, rewinds=rewinds, **facts)
@@ -135,14 +141,48 @@ def test_a_rewind_is_for_groups() -> None:
     assert story.verdict(rewinds=False).disordered == 1
 
 
-def test_a_frozen_run_may_overlap_another() -> None:
+def test_a_run_begun_before_a_long_freeze_may_end_beside_another() -> None:
     story = Story()
     story.run("start", 0, 1)
     story.hit("freeze", 1.05, worker="w")
     story.whole(0, 9, worker="other")
-    verdict = story.verdict()
+    story.thaw(10)
+    story.run("end", 0, 10.1)
+    verdict = story.verdict(session=SESSION)
     assert verdict.ok
     assert (verdict.overlaps, verdict.repeats_running) == (1, 1)
+
+
+def test_a_short_freeze_excuses_nothing() -> None:
+    story = Story()
+    story.run("start", 0, 1)
+    story.hit("freeze", 1.05, worker="w")
+    story.thaw(1.05 + SESSION / 3)
+    story.whole(0, 9, worker="other")
+    story.run("end", 0, 10)
+    verdict = story.verdict(session=SESSION)
+    assert (verdict.together, verdict.unexplained, verdict.overlaps) == (1, 1, 0)
+
+
+def test_a_frozen_worker_keeps_its_lanes_apart_itself() -> None:
+    story = Story()
+    story.run("start", 0, 1)
+    story.hit("freeze", 1.05, worker="w")
+    story.thaw(9)
+    story.run("start", 1, 9.1)
+    assert story.verdict(session=SESSION).together == 1
+
+
+def test_nothing_begins_on_a_worker_that_woke_to_find_its_place_taken() -> None:
+    """What it had at hand but not begun is the other's."""
+    story = Story()
+    story.hit("freeze", 1, worker="w")
+    story.whole(0, 8, worker="other")
+    story.run("start", 1, 9, worker="other")
+    story.thaw(9.05)
+    story.run("start", 0, 9.1)
+    verdict = story.verdict(session=SESSION, rewinds=True)
+    assert (verdict.together, verdict.unexplained) == (1, 1)
 
 
 def test_a_second_record_is_a_fault() -> None:
