@@ -21,6 +21,8 @@ from kafka.errors import (
     AuthorizationError,
     CorruptRecordError,
     KafkaError,
+    LogTruncationError,
+    OffsetOutOfRangeError,
     RebalanceInProgressError,
     RetriableError,
 )
@@ -184,7 +186,7 @@ class Consumer:
             require_access(self._options, again=True)
             try:
                 if self._ownership.prepare():
-                    return new_consumer(
+                    client = new_consumer(
                         self._options,
                         **{
                             "group_id": self._options.group_id,
@@ -193,6 +195,9 @@ class Consumer:
                             **self._ownership.settings(),
                         },
                     )
+                    # Where Kafka no longer has what is to be read next, the client is to say so.
+                    client._subscription.has_default_offset_reset_policy = lambda: False
+                    return client
             except KafkaError as exc:
                 self._warn("No Kafka broker of %s answers (%s); trying again.",
                            ", ".join(self._options.hosts), exc)  # fmt: skip
@@ -207,6 +212,7 @@ class Consumer:
             if self._ownership.stuck():
                 self._begin_anew()
                 return
+            self._ownership.renew()
             self._ownership.step(self._topics)
             self._fetch()
         except AuthorizationError as exc:
@@ -233,6 +239,12 @@ class Consumer:
             # It is dead-lettered by where it lies.
             record = unreadable(client, exc)
             fetched = {TopicPartition(record.topic, record.partition): [record]}
+        except OffsetOutOfRangeError as exc:
+            self._ownership.out_of_range(exc.args[0])
+            return
+        except LogTruncationError as exc:
+            self._ownership.out_of_range(exc.divergent_offsets)
+            return
         for partition, records in fetched.items():
             self.inbox.push(partition, records, records[-1].offset + 1)
         for partition in client.assignment() & flowing:

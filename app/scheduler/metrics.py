@@ -170,8 +170,11 @@ WORKER = _named(
              "Messages that were handed out again."),
     _gauge("kombu_kafka_metadata_fill_ratio", "group topic partition",
            "How full the commit's metadata is; fetching pauses at 0.75."),
-    _gauge("kombu_kafka_fetch_paused", "group topic partition",
-           "1 while nothing is fetched because too much is unfinished."),
+    _gauge("kombu_kafka_fetch_paused", "group topic partition reason",
+           "1 while nothing is fetched because too much is unfinished: `metadata` (of a commit, is "
+           "full), `outstanding` (10,000 messages are), `buffer` (too many wait)."),
+    _counter("kombu_kafka_records_lost_total", "group topic partition",
+             "Messages that Kafka's retention deleted before they were consumed."),
     _gauge("kombu_kafka_journal_lines", "group topic partition",
            "Records whose end only the partition's journal knows yet."),
     _counter("kombu_kafka_commits_total", "", "Commits of offsets that worked."),

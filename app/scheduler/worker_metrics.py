@@ -12,6 +12,7 @@ from celery import bootsteps
 from celery.utils.log import get_logger
 
 from kombu_kafka.clients.metrics import Sample
+from kombu_kafka.consuming.progress import PAUSES
 from scheduler.exporter.families import Families, escaped, number, sample
 from scheduler.metrics import WORKER
 from scheduler.metrics_access import Access, AccessError
@@ -138,9 +139,11 @@ def _consumer(families: Families, group: str, consumer: Any) -> None:
             ("kombu_kafka_redeliveries_total", found.redeliveries),
             ("kombu_kafka_metadata_fill_ratio", found.metadata_fill),
             ("kombu_kafka_journal_lines", found.journal_lines),
+            ("kombu_kafka_records_lost_total", found.lost),
         ):
             families[name].set(value, *labels)
-        families["kombu_kafka_fetch_paused"].set(bool(found.paused_by), *labels)
+        for reason in PAUSES:
+            families["kombu_kafka_fetch_paused"].set(found.paused_by == reason, *labels, reason)
 
 
 def _client(samples: Iterable[Sample]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Polling, past faults of Kafka's client."""
+"""Polling and looking topics up, past faults of Kafka's client."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.structs import TopicPartition
 
-__all__ = ("poll",)
+__all__ = ("forget", "poll", "refresh")
+
+#: Milliseconds brokers may take to describe topics.
+METADATA_MS = 5000
 
 
 def poll(client: Any, **arguments: Any) -> dict[TopicPartition, list[ConsumerRecord]]:
@@ -36,3 +39,27 @@ def poll(client: Any, **arguments: Any) -> dict[TopicPartition, list[ConsumerRec
     if fetcher._next_partition_records is not None and not fetcher._next_partition_records:
         fetcher._next_partition_records = None
     return client.poll(**arguments)  # type: ignore[no-any-return]
+
+
+def refresh(client: Any) -> None:
+    """Ask the brokers for the topics' ids, partitions and leaders now.
+
+    Raises:
+        KafkaTimeoutError: they did not answer in time.
+    """
+    manager = client._coordinator._manager
+    asked = manager.call_soon(client._cluster.refresh_metadata)
+    client._coordinator._net.run(manager.wait_for, asked, METADATA_MS)
+
+
+def forget(client: Any, partition: TopicPartition) -> None:
+    """Throw away what was fetched of a partition and not returned: it is no longer what lies there."""
+    fetcher = client._fetcher
+    fetcher._paused_partition_records.pop(partition, None)
+    fetcher._paused_completed_fetches.pop(partition, None)
+    for fetched in tuple(fetcher._completed_fetches):
+        if fetched.topic_partition == partition:
+            fetcher._completed_fetches.remove(fetched)
+    reading = fetcher._next_partition_records
+    if reading is not None and reading.topic_partition == partition:
+        fetcher._next_partition_records = None

@@ -11,6 +11,7 @@ import logging
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -73,6 +74,8 @@ class Inbox:
         self._turn = 0
         self._closed = False
         self._lease = math.inf
+        #: How many records Kafka deleted before they were consumed.
+        self._lost: Counter[TopicPartition] = Counter()
 
     # The consumer's side
 
@@ -87,6 +90,7 @@ class Inbox:
         known: Sequence[range] = (),
         attempts: Mapping[int, int] | None = None,
         topic: str = "",
+        lost: int = 0,
     ) -> None:
         """Begin a partition whose next record is at `position`.
 
@@ -99,10 +103,12 @@ class Inbox:
             known: what Kafka's metadata says is done above `position`.
             attempts: how often records were begun and not finished, by offset.
             topic: digest of the topic's id, for the metadata of commits.
+            lost: how many records before `position` were deleted before they were consumed.
         """
         lane = Lane(partition, position, order, journal, committed, known, attempts, topic)
         with self._lock:
             self._lanes[partition] = lane
+            self._lost[partition] += lost
 
     def drop(self, partition: TopicPartition) -> int:
         """Forget a partition that this process no longer owns; unknown ones are ignored.
@@ -121,6 +127,24 @@ class Inbox:
             lane.close()
         self.wakeup.set()
         return len(late)
+
+    def topic(self, partition: TopicPartition) -> str:
+        """Return the digest of a topic's id as it was when the partition was opened, or ""."""
+        with self._lock:
+            lane = self._lanes.get(partition)
+            return lane.topic if lane else ""
+
+    def pass_over(self, partition: TopicPartition, position: int) -> int:
+        """Go on at `position`: what lies before it was deleted; what waits here is at hand, and stays.
+
+        Returns:
+            How many of those that were not fetched yet are not known as done.
+        """
+        with self._lock:
+            lane = self._lanes.get(partition)
+            lost = lane.pass_over(position) if lane else 0
+            self._lost[partition] += lost
+            return lost
 
     def partitions(self) -> set[TopicPartition]:
         """All that are open, held ones included."""
@@ -211,7 +235,10 @@ class Inbox:
     def statistics(self) -> dict[TopicPartition, Statistics]:
         """How each partition stands; cheap, and may be asked from any thread."""
         with self._lock:
-            return {partition: lane.statistics() for partition, lane in self._lanes.items()}
+            return {
+                partition: lane.statistics(self._lost[partition])
+                for partition, lane in self._lanes.items()
+            }
 
     def close(self) -> None:
         """Give nothing out any more; what is in flight can still be settled."""
@@ -237,6 +264,14 @@ class Inbox:
             for partition, lane in self._lanes.items():
                 if partition.topic in topics:
                     lane.purge(deleted=deleted)
+
+    def discard(self, partition: TopicPartition) -> None:
+        """A partition holds other records than were fetched: hand out none, and commit nothing."""
+        with self._lock:
+            lane = self._lanes.get(partition)
+            if lane is not None:
+                lane.held = True
+                lane.purge(deleted=True)
 
     def finished(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Whether nothing more can come, before something is settled, of what lies in Kafka now.

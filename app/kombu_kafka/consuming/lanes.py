@@ -1,4 +1,7 @@
-"""Opening a partition: where to begin, and what is known of it already."""
+"""Opening a partition: where to begin, and what is known of it already.
+
+Also what to do where Kafka no longer has what was to be read next.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import logging
 from kafka import KafkaConsumer
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
+from ..clients.fetching import refresh
 from ..options import Options
 from ..order import make_order
 from . import attempts, commit_metadata
@@ -15,7 +19,7 @@ from .inbox import Inbox
 from .journal import Journal, JournalIdentity
 from .ranges import within
 
-__all__ = ("open_lane",)
+__all__ = ("is_made_anew", "open_lane", "pass_over_deleted")
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +45,7 @@ def open_lane(
     said = _said(partition, committed)
     journal = _journal(client, options, partition, topic_id, committed, said)
     anew = said is not None and said.topic not in ("", commit_metadata.digest(topic_id))
-    position = first
+    position, lost = first, 0
     if committed is not None and (anew or committed.offset > end):
         logger.warning(
             "The group %s committed offset %d of %s-%d, %s: starting at its first record, "
@@ -53,7 +57,10 @@ def open_lane(
     elif committed is not None:
         position = max(committed.offset, first)
         if committed.offset < first:
-            _complain_of_loss(partition, range(committed.offset, first), said, journal)
+            gone = range(committed.offset, first)
+            done, at_hand = said.done if said else (), journal.done if journal else {}
+            lost = sum(not within(done, offset) and offset not in at_hand for offset in gone)
+            _complain_of_loss(partition, gone, lost)
     if said is not None and said.done and said.done[-1].stop > end:
         logger.warning(
             "The metadata of %s-%d says that offset %d is done, but the partition ends at %d: it "
@@ -68,9 +75,43 @@ def open_lane(
         known=said.done if said else (),
         attempts=attempts.known(options.state_directory, partition, position, said, journal),
         topic=commit_metadata.digest(topic_id),
+        lost=lost,
     )  # fmt: skip
     logger.info("Consuming %s-%d from offset %d.", partition.topic, partition.partition, position)
     return position
+
+
+def is_made_anew(client: KafkaConsumer, inbox: Inbox, partition: TopicPartition) -> bool:
+    """Whether the topic is another than the one that was opened, by what the client knows now."""
+    topic_id = client._cluster.topic_id(partition.topic)
+    opened = inbox.topic(partition)
+    # A topic that is away at this moment has no id.
+    return topic_id is not None and opened not in ("", commit_metadata.digest(topic_id))
+
+
+def pass_over_deleted(client: KafkaConsumer, inbox: Inbox, partition: TopicPartition) -> bool:
+    """Go on at a partition's first record, if retention deleted what was to be read next.
+
+    What was fetched before is at hand, and runs.
+
+    Returns:
+        False if that is not what happened: the records are others than those that were read.
+
+    Raises:
+        RetriableError: the brokers did not answer.
+    """
+    position = client._subscription.assignment[partition].position.offset
+    refresh(client)
+    if is_made_anew(client, inbox, partition):
+        return False
+    first: int = client.beginning_offsets([partition])[partition]
+    if position > client.end_offsets([partition])[partition]:
+        return False
+    if position < first:
+        lost = inbox.pass_over(partition, first)
+        _complain_of_loss(partition, range(position, first), lost)
+        client.seek(partition, first)
+    return True
 
 
 def _said(partition: TopicPartition, committed: OffsetAndMetadata | None) -> CommitMetadata | None:
@@ -111,12 +152,7 @@ def _journal(
     )  # fmt: skip
 
 
-def _complain_of_loss(
-    partition: TopicPartition, gone: range, said: CommitMetadata | None, journal: Journal | None
-) -> None:
-    done = said.done if said else ()
-    at_hand = journal.done if journal else {}
-    lost = sum(not within(done, offset) and offset not in at_hand for offset in gone)
+def _complain_of_loss(partition: TopicPartition, gone: range, lost: int) -> None:
     logger.error(
         "%d records of %s-%d were deleted by its retention before they were consumed (offsets %d "
         "to %d): starting at the first that is left, offset %d; lengthen retention.ms.",

@@ -17,12 +17,15 @@ from .journal import Journal
 from .ranges import from_offset, merged
 from .tracker import OffsetTracker
 
-__all__ = ("MAX_OUTSTANDING", "Lane", "Statistics")
+__all__ = ("MAX_OUTSTANDING", "PAUSES", "Lane", "Statistics")
 
 logger = logging.getLogger(__name__)
 
 #: Records of a partition that are waiting or being worked on, above which fetching pauses.
 MAX_OUTSTANDING = 10_000
+#: Why a partition is not fetched from: its commit's metadata are full, too much is unfinished, too
+#: much waits.
+PAUSES = "metadata", "outstanding", "buffer"
 #: Seconds for which a measurement of the metadata holds; it takes up to a few milliseconds.
 MEASURE_EVERY = 0.1
 #: Seconds between two lines in the log about the same pause.
@@ -46,6 +49,7 @@ class Statistics:
             ``buffer`` (too much waiting), or an empty text.
         redeliveries: how often a record was handed out again.
         journal_lines: length of the journal; 0 without one.
+        lost: records that Kafka deleted before they were consumed, since this process began.
     """
 
     in_flight: int
@@ -58,6 +62,7 @@ class Statistics:
     paused_by: str
     redeliveries: int
     journal_lines: int
+    lost: int
 
 
 class Lane:
@@ -75,6 +80,7 @@ class Lane:
 
     Attributes:
         held: whether nothing is to be handed out for now.
+        topic: digest of the topic's id.
     """
 
     def __init__(
@@ -97,7 +103,7 @@ class Lane:
         self.in_flight = 0
         self.redeliveries = 0
         self._known = deque(from_offset(known, position))
-        self._topic = topic
+        self.topic = topic
         self._attempts = dict(attempts or {})
         #: Offsets that may have taken the process down: one at a time, until they are settled.
         self._suspects = set(self._attempts)
@@ -134,6 +140,14 @@ class Lane:
         while self._known and self._known[0].stop <= offset:
             self._known.popleft()
         return bool(self._known) and offset in self._known[0]
+
+    def pass_over(self, position: int) -> int:
+        """Go on at `position`; return how many records before it were neither fetched nor done."""
+        gone = range(self.tracker.position, position)
+        done = self.journal.done if self.journal else {}
+        lost = sum(offset not in done and not self._is_known(offset) for offset in gone)
+        self.tracker.advance(position)
+        return lost
 
     # Out
 
@@ -214,7 +228,7 @@ class Lane:
         done = self._done_above()
         self._fill = commit_metadata.fill(watermark, done)
         metadata = commit_metadata.encode(
-            owner, watermark, done, topic=self._topic, attempts=self._attempts,
+            owner, watermark, done, topic=self.topic, attempts=self._attempts,
             journal=self.journal.id if self.journal else "",
         )  # fmt: skip
         return OffsetAndMetadata(watermark, metadata, -1)
@@ -277,8 +291,8 @@ class Lane:
             *self.partition, self.tracker.watermark, self._fill * 100, len(self.tracker),
         )  # fmt: skip
 
-    def statistics(self) -> Statistics:
-        """Return how the partition stands."""
+    def statistics(self, lost: int = 0) -> Statistics:
+        """Return how the partition stands; how much was `lost` is counted beyond a lane's life."""
         tracked = len(self.tracker)
         return Statistics(
             in_flight=self.in_flight,
@@ -291,6 +305,7 @@ class Lane:
             paused_by=self._paused_by,
             redeliveries=self.redeliveries,
             journal_lines=self.journal.lines if self.journal else 0,
+            lost=lost,
         )
 
     def close(self) -> None:

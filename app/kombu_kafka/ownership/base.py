@@ -7,22 +7,27 @@ consumer's thread calls either through this face.
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
+from ..clients.fetching import forget
 from ..consuming.inbox import Inbox
-from ..consuming.lanes import open_lane
+from ..consuming.lanes import is_made_anew, open_lane, pass_over_deleted
 from ..errors import KombuKafkaError
 from ..options import Options
 from .succession import Succession
 
 __all__ = ("Ownership",)
+
+logger = logging.getLogger(__name__)
 
 
 class Ownership(ABC):
@@ -55,6 +60,8 @@ class Ownership(ABC):
         self.succession = Succession()
         self.positions: dict[TopicPartition, int] = {}
         self.closing = threading.Event()
+        #: Partitions to be opened anew, and until when what runs of them is waited for.
+        self._anew: dict[TopicPartition, float] = {}
 
     def prepare(self) -> bool:
         """Whether the client may be made by now."""
@@ -72,6 +79,51 @@ class Ownership(ABC):
             NotOwnerError: another process owns them.
             RetriableError: the brokers did not answer; it goes on with the next call.
         """
+
+    def renew(self) -> None:
+        """Open partitions anew whose topic was deleted and made again, once what runs is done.
+
+        Their offsets name other records now: nothing more is handed out or committed of the old.
+        """
+        for partition in self.positions.keys() - self._anew.keys():
+            if is_made_anew(self.client, self.inbox, partition):
+                self._begin_anew(partition)
+        for partition, deadline in tuple(self._anew.items()):
+            if self.inbox.busy(partition) and time.monotonic() < deadline:
+                continue
+            del self._anew[partition]
+            if partition not in self.positions:
+                continue  # it went to another owner, who opens it anew
+            forget(self.client, partition)
+            late = self._reopen(partition)
+            if late:
+                logger.warning(
+                    "%d messages of the topic %s, which was deleted, were not finished after %g "
+                    "seconds: nothing waits for them any more.",
+                    late, partition.topic, self.options.revoke_timeout,
+                )  # fmt: skip
+
+    def out_of_range(self, partitions: Iterable[TopicPartition]) -> None:
+        """Kafka does not have what was to be read next of these: go on with what there is.
+
+        Raises:
+            RetriableError: the brokers did not answer.
+        """
+        for partition in partitions:
+            if not pass_over_deleted(self.client, self.inbox, partition):
+                self._begin_anew(partition)
+
+    def _begin_anew(self, partition: TopicPartition) -> None:
+        logger.warning(
+            "%s-%d holds other records than those read so far: its topic was deleted and made anew, "
+            "or brokers that had all of it were lost. Reading begins anew.", *partition,
+        )  # fmt: skip
+        self.inbox.discard(partition)
+        self._anew[partition] = time.monotonic() + self.options.revoke_timeout
+
+    def _reopen(self, partition: TopicPartition) -> int:
+        """Drop a partition, to open it with the next step; return how many were in flight."""
+        return self._drop(partition)
 
     def stuck(self) -> bool:
         """Whether nothing more will come of this client, so that a new one is to be made.
@@ -111,8 +163,8 @@ class Ownership(ABC):
         return late
 
     def _leaving(self, partition: TopicPartition) -> bool:
-        """Whether nothing more of a partition is handed out, since it goes to another owner."""
-        return False
+        """Whether nothing more of a partition is handed out, since it goes to another owner or ends."""
+        return partition in self._anew
 
     def _let_go_of_cancelled(self, topics: Collection[str]) -> set[TopicPartition]:
         """Hold partitions of topics that nobody consumes; drop those of which nothing is left.

@@ -32,6 +32,7 @@ from kafka.errors import (
 )
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
+from ..clients.fetching import refresh
 from ..errors import ConfigurationError, KombuKafkaError, NotOwnerError
 from .base import Ownership
 from .lease import Lease
@@ -50,8 +51,6 @@ LAST_COMMIT_SECONDS = 5.0
 LOOK_EVERY = 0.5
 #: Seconds that an owner is given to vanish on top of the session timeout.
 PATIENCE = 2.0
-#: Milliseconds brokers may take to say which partitions topics have.
-METADATA_MS = 5000
 #: Longest group instance id that Kafka takes.
 MAX_INSTANCE_ID = 249
 
@@ -215,12 +214,11 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
 
         A leader that does not know them deals out none, and calls the group together once more.
         """
-        manager, cluster = self.client._coordinator._manager, self.client._cluster
+        cluster = self.client._cluster
         for _ in range(2):  # an answer may be under way that was asked for before
             if all(cluster.partitions_for_topic(topic) for topic in topics):
                 break
-            looked_up = manager.call_soon(cluster.refresh_metadata)
-            self.client._coordinator._net.run(manager.wait_for, looked_up, METADATA_MS)
+            refresh(self.client)
 
     def _free(self, topics: frozenset[str]) -> bool:
         """Say whether no partition is bound to another worker; a dead one is gone in a while.
@@ -334,14 +332,26 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
 
     def _leaving(self, partition: TopicPartition) -> bool:
         with self._lock:
-            return partition in self._draining
+            return partition in self._draining or super()._leaving(partition)
+
+    def _reopen(self, partition: TopicPartition) -> int:
+        with self._lock:
+            if partition not in self.positions:
+                return 0  # lost meanwhile
+            self._assigned.add(partition)
+            return self._drop(partition)
 
     def _take_on(self) -> None:
         """Open what was assigned."""
         with self._lock:
             assigned = self._assigned - self._draining.keys()
         for partition in sorted(assigned):
-            self._open(partition)
+            try:
+                self._open(partition)
+            except ValueError:
+                if partition in self.client.assignment():
+                    raise
+                # The group took it away again while it was looked up.
             with self._lock:
                 self._assigned.discard(partition)
 

@@ -15,7 +15,7 @@ from kafka import KafkaConsumer
 from kafka.structs import OffsetAndMetadata, TopicPartition
 from kombu import Connection, Consumer, Queue
 
-from kombu_kafka.consuming import commit_metadata
+from kombu_kafka.consuming import commit_metadata, progress
 from scheduler.local_broker import LocalKafka
 from tests.eventually import eventually
 
@@ -292,3 +292,79 @@ def test_random_deaths_lose_nothing_and_repeat_nothing_that_was_acknowledged(
             of_key = [offset for offset in acknowledged if keys[offset] == key]
             assert of_key == sorted(of_key), seed
     eventually(lambda: look.committed(topic)[0] == len(keys))
+
+
+def test_retention_under_a_live_worker_is_counted_and_what_is_left_goes_on(
+    connect: Connect,
+    publish: Any,
+    look: Look,
+    topic: str,
+    kafka: LocalKafka,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Five messages are unfinished, so that nothing is fetched, and three that wait are deleted."""
+    monkeypatch.setattr(progress, "MAX_OUTSTANDING", 5)
+    publish(topic, 5)
+    worker = Worker(connect, topic)
+    worker.read({0, 1, 2, 3, 4})
+    partition = TopicPartition(topic, 0)
+    fetcher = worker.connection.transport.consumer._ownership.client._fetcher
+    eventually(lambda: worker.inbox.statistics()[partition].paused_by == "outstanding")
+    eventually(lambda: not fetcher.in_flight_fetches())
+    publish(topic, 10)
+    admin = kafka.admin()
+    admin.delete_records({partition: 8})
+    admin.close()
+    worker.ack(0, 1, 2, 3)
+    worker.read({0, 1, 2, 3, 4, *range(8, 12)})  # five at most, the one that hangs included
+    assert f"3 records of {topic}-0 were deleted by its retention" in caplog.text
+    assert worker.inbox.statistics()[partition].lost == 3
+    worker.ack(4, *range(8, 12))
+    worker.read({0, 1, 2, 3, 4, *range(8, 15)})
+    worker.ack(12, 13, 14)
+    eventually(lambda: look.committed(topic)[0] == 15)
+    assert worker.inbox.statistics()[partition].lost == 3
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_a_topic_made_anew_under_a_live_worker_begins_at_its_first_record(
+    connect: Connect,
+    publish: Any,
+    look: Look,
+    topic: str,
+    kafka: LocalKafka,
+    tmp_path: Path,
+    bound: bool,
+) -> None:
+    """What runs of the old may end and means nothing to the new, which begins afterwards."""
+    publish(topic, 10)
+    worker = Worker(
+        connect,
+        topic,
+        state_directory=str(tmp_path),
+        group_id=topic,
+        partitions=[0] if bound else None,
+        max_buffered=1,
+    )
+    worker.read(set(range(10)))
+    worker.ack(*range(1, 8))
+    eventually(lambda: look.committed(topic, topic)[0] == 0)
+    admin = kafka.admin()
+    admin.delete_topics([topic])
+    eventually(lambda: topic not in admin.list_topics())
+    admin.close()
+    kafka.create_topic(topic, 4)
+    publish(topic, 12)
+    partition = TopicPartition(topic, 0)
+
+    def noticed() -> bool:
+        found = worker.inbox.statistics().get(partition)
+        return found is None or partition in worker.connection.transport.consumer._ownership._anew
+
+    eventually(noticed)
+    worker.ack(0, 8, 9)
+    worker.messages.clear()
+    worker.read(set(range(12)))
+    worker.ack(*range(12))
+    eventually(lambda: look.committed(topic, topic)[0] == 12)
