@@ -25,6 +25,7 @@ from scheduler.dlq.desk import FencedError
 from scheduler.dlq.filters import SORTS, STATES, Filter, FilterError, parse_time, sort
 from scheduler.dlq.index import Entry, Index
 from scheduler.dlq.letters import LetterId, LetterIdError
+from scheduler.dlq.outgoing import moment
 from scheduler.dlq.reader import Reader
 from scheduler.dlq.texts import plain
 from scheduler.settings import Settings, SettingsError
@@ -217,10 +218,10 @@ def list_(
             for entry in shown:
                 click.echo(json.dumps(render.as_data(entry, reveal=reveal)))
         elif shown:
-            stdout.print(render.letters_table(shown, reveal=reveal))
+            stdout.print(render.letters_table(shown, width=stdout.width, reveal=reveal))
             stderr.print(_footer(shown, found, every, offset), highlight=False, style="dim")
         if not shown:
-            raise nothing(opened, every)
+            raise nothing(opened, every, choice.since)
 
 
 @dlq.command()
@@ -244,7 +245,8 @@ def show(letter: str, as_json: bool, reveal: bool) -> None:
         if as_json:
             click.echo(json.dumps(render.whole_data(entry, whole, reveal=reveal), indent=2))
         else:
-            stdout.print(render.letter_page(entry, whole, reveal=reveal), highlight=False)
+            page = render.letter_page(entry, whole, width=stdout.width, reveal=reveal)
+            stdout.print(page, highlight=False)
 
 
 @dlq.command()
@@ -281,9 +283,10 @@ def stats(choice: Filter, as_json: bool) -> None:
             }
             click.echo(json.dumps(data))
         elif entries:
-            stdout.print(render.stats_page(summary.groups, entries, now), highlight=False)
+            page = render.stats_page(summary.groups, entries, now, width=stdout.width)
+            stdout.print(page, highlight=False)
         else:
-            raise nothing(opened, opened.index.entries())
+            raise nothing(opened, opened.index.entries(), choice.since)
 
 
 @dlq.command()
@@ -318,13 +321,20 @@ def history(
             for letter, one in acts:
                 click.echo(json.dumps({"letter": str(letter), **one.as_dict()}))
         else:
-            stdout.print(render.history_table(acts), highlight=False)
+            stdout.print(render.history_table(acts, width=stdout.width), highlight=False)
 
 
-def nothing(opened: Session, every: list[Entry]) -> Failure:
+def nothing(opened: Session, every: list[Entry], since: float | None = None) -> Failure:
     """Say that no letter is meant, and what there is instead."""
+    if not opened.index.history.topic_id:
+        return Failure(
+            f"There is no topic {opened.topic}: no worker has written a letter yet, or"
+            " CELERY_DEAD_LETTER_TOPIC names another.",
+            NOTHING,
+        )
     if not every:
-        return Failure(f"There is no letter in {opened.topic} (of that time).", NOTHING)
+        when = "" if since is None else f" that failed since {moment(since)}"
+        return Failure(f"There is no letter in {opened.topic}{when}.", NOTHING)
     counts = {state: sum(entry.state == state for entry in every) for state in STATES}
     told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     return Failure(f"No letter of {opened.topic} is meant by that; there are {told}.", NOTHING)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import sys
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import click
@@ -13,6 +16,7 @@ from rich.text import Text
 
 from scheduler.dlq.cli import (
     EX_DATAERR,
+    NOTHING,
     REFUSED,
     Failure,
     Session,
@@ -110,7 +114,7 @@ def replay(
                     opened.options, opened.reader, opened.index, ids, order,
                     lambda done, _: bar.update(task, completed=done), stop,
                 )  # fmt: skip
-    _tell(outcome, "would be replayed" if dry_run else "replayed", as_json)
+    _tell(outcome, "would be replayed" if dry_run else "replayed", as_json, dry_run=dry_run)
     if outcome.stopped:
         raise Failure(
             f"Interrupted after {outcome.dealt_with:,} of {_count(len(ids))}; to go on:"
@@ -161,11 +165,11 @@ def export(choice: Filter, output: str) -> None:
         opened.index.refresh(choice.since)
         entries = choice.choose(opened.index.entries())
         if not entries:
-            raise nothing(opened, opened.index.entries())
+            raise nothing(opened, opened.index.entries(), choice.since)
         written = 0
         with _private(output) as out:
             for line in lines_of(opened.reader, opened.topic, entries):
-                out.write(line + "\n")
+                out(line)
                 written += 1
     stderr.print(f"{_count(written)} exported.", highlight=False)
 
@@ -269,7 +273,7 @@ def _chosen(opened: Session, choice: Filter) -> list[LetterId]:
     entries: list[Entry] = choice.choose(opened.index.entries())
     ids = {entry.letter.id for entry in entries}
     if not ids:
-        raise nothing(opened, opened.index.entries())
+        raise nothing(opened, opened.index.entries(), choice.since)
     if choice.ids:
         ids |= choice.ids - {entry.letter.id for entry in opened.index.entries()}
     return sorted(ids)
@@ -284,7 +288,7 @@ def _confirm(question: str, yes: bool) -> None:
         raise Failure("Nothing was done.", 1)
 
 
-def _tell(outcome: Outcome, done: str, as_json: bool) -> None:
+def _tell(outcome: Outcome, done: str, as_json: bool, *, dry_run: bool = False) -> None:
     if as_json:
         for letter, where in outcome.done:
             click.echo(json.dumps({"id": str(letter), "result": done, "to": where or None}))
@@ -292,6 +296,8 @@ def _tell(outcome: Outcome, done: str, as_json: bool) -> None:
             click.echo(json.dumps({"id": str(letter), "result": "refused", "why": why}))
     else:
         stdout.print(f"{_count(len(outcome.done))} {done}.", highlight=False)
+        for letter, where in outcome.done[:TOLD] if dry_run else ():
+            stdout.print(Text(f"{letter} to {plain(where)}."), soft_wrap=True)
         for letter, why in outcome.refused[:TOLD]:
             stderr.print(Text(f"{letter} is refused: {plain(why)}."), soft_wrap=True)
         if len(outcome.refused) > TOLD:
@@ -318,13 +324,38 @@ def _json_option(name: str, text: str | None, kind: type) -> Any:
     return data
 
 
-def _private(output: str) -> Any:
-    """Open a file that only its owner may read: what tasks were given may be secret."""
+@contextmanager
+def _private(output: str) -> Iterator[Callable[[str], None]]:
+    """Write lines to a file that only its owner may read: what tasks were given may be secret."""
     if output == "-":
-        return click.open_file("-", "w", encoding="utf-8")
-    path = Path(output)
-    path.touch(mode=0o600)
-    return path.open("w", encoding="utf-8")
+        yield click.echo
+        return
+
+    def opened(path: str, flags: int) -> int:
+        descriptor = os.open(path, flags, 0o600)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.fchmod(descriptor, 0o600)  # one that was there may have been open to all
+        return descriptor
+
+    def write(line: str) -> None:
+        with _written(output):
+            file.write(line + "\n")
+
+    with _written(output):
+        file = open(output, "w", encoding="utf-8", opener=opened)  # noqa: SIM115
+    try:
+        yield write
+    finally:
+        with _written(output):
+            file.close()
+
+
+@contextmanager
+def _written(output: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise Failure(f"{output} can't be written, or not whole: {exc.strerror}.", NOTHING) from exc
 
 
 #: In the order of the help.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rich.console import Group as Lines
@@ -21,39 +21,45 @@ from scheduler.dlq.texts import age, body, plain, redact_text
 __all__ = ["as_data", "history_table", "letter_page", "letters_table", "stats_page", "whole_data"]
 
 _BARS = " ▁▂▃▄▅▆▇█"
+#: Columns of a terminal in which a list has all it can tell.
+WIDE = 120
 _STATE_STYLES = {"new": "", "replayed": "green", "skipped": "dim"}
 
 
-def letters_table(entries: Iterable[Entry], *, reveal: bool = False) -> Table:
-    """Return a row for each letter; what is too long for the terminal is cut."""
+def letters_table(entries: Iterable[Entry], *, width: int = WIDE, reveal: bool = False) -> Table:
+    """Return a row for each letter: the columns that a terminal of `width` has room for, and whose
+    cells differ; what is too long is cut.
+    """
+    entries, now = list(entries), time.time()
+    wide = width >= WIDE
+    # Name, how it is written, its share of the room that is left, whether it is shown.
+    columns: list[tuple[str, Callable[[Letter], str | Text], int | None, bool]] = [
+        ("id", lambda letter: str(letter.id), None, True),
+        ("failed", lambda letter: f"{age(now - letter.failed_at)} ago", None, True),
+        ("state", lambda letter: states[letter.id], None, any(e.state != "new" for e in entries)),
+        ("task", lambda letter: _cell(letter.task), 3, True),
+        ("reason", lambda letter: _cell(letter.reason), None, wide),
+        ("exception", lambda letter: _exception(letter, wide=wide), 2, True),
+        ("message", lambda letter: _cell(letter.message if reveal else redact_text(letter.message)), 4, True),
+        ("from", lambda letter: _cell(_from(letter)), 2, wide),
+        ("replays", lambda letter: str(letter.replays or ""), None, any(e.letter.replays for e in entries)),
+    ]  # fmt: skip
+    states = {
+        entry.letter.id: Text(entry.state, style=_STATE_STYLES.get(entry.state, ""))
+        for entry in entries
+    }
+    shown = [column for column in columns if column[3]]
     table = Table(box=None, pad_edge=False, expand=True, header_style="bold")
-    table.add_column("id", no_wrap=True)
-    table.add_column("failed", no_wrap=True, justify="right")
-    table.add_column("state", no_wrap=True)
-    table.add_column("task", no_wrap=True, overflow="ellipsis", ratio=3)
-    table.add_column("reason", no_wrap=True)
-    table.add_column("exception", no_wrap=True, overflow="ellipsis", ratio=2)
-    table.add_column("message", no_wrap=True, overflow="ellipsis", ratio=4)
-    table.add_column("from", no_wrap=True, overflow="ellipsis", ratio=2)
-    table.add_column("replays", no_wrap=True, justify="right")
-    now = time.time()
+    for name, _, ratio, _ in shown:
+        right = name in ("failed", "replays")
+        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=ratio,
+                         justify="right" if right else "left")  # fmt: skip
     for entry in entries:
-        letter = entry.letter
-        table.add_row(
-            str(letter.id),
-            f"{age(now - letter.failed_at)} ago",
-            Text(entry.state, style=_STATE_STYLES.get(entry.state, "")),
-            _cell(letter.task),
-            _cell(letter.reason),
-            Text(plain(letter.exception), style="red" if letter.kind == "hard" else ""),
-            _cell(letter.message if reveal else redact_text(letter.message)),
-            _cell(_from(letter)),
-            str(letter.replays or ""),
-        )
+        table.add_row(*(write(entry.letter) for _, write, _, _ in shown))
     return table
 
 
-def letter_page(entry: Entry, letter: Letter, *, reveal: bool) -> RenderableType:
+def letter_page(entry: Entry, letter: Letter, *, width: int = WIDE, reveal: bool) -> RenderableType:
     """Return all there is to know of a letter."""
     cover = str if reveal else redact_text
     facts = Table(box=None, show_header=False, pad_edge=False)
@@ -93,28 +99,40 @@ def letter_page(entry: Entry, letter: Letter, *, reveal: bool) -> RenderableType
     if traceback:
         parts += [_title("Traceback"), Text(plain(cover(traceback), lines=True).rstrip())]
     if entry.acts:
-        parts += [_title("History"), history_table([(letter.id, act) for act in entry.acts])]
+        parts += [
+            _title("History"),
+            history_table([(letter.id, act) for act in entry.acts], width=width),
+        ]
     return Lines(*parts)
 
 
-def stats_page(groups: Sequence[Group], entries: Sequence[Entry], now: float) -> RenderableType:
+def stats_page(
+    groups: Sequence[Group], entries: Sequence[Entry], now: float, *, width: int = WIDE
+) -> RenderableType:
     """Return counts by task and exception, and how many failed in each of the last 24 hours."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("task", "exception"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True)
-    for name in ("new", "replayed", "skipped", "oldest new", "last", ""):
-        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    table = Table(
+        box=None, pad_edge=False, header_style="bold", expand=True, width=min(width, WIDE)
+    )
+    for name, ratio in (("task", 3), ("exception", 2)):
+        table.add_column(name, overflow="ellipsis", no_wrap=True, ratio=ratio)
+    for name in ("new", "replayed", "skipped", "oldest new", "last"):
+        table.add_column(name, justify="right", no_wrap=True)
+    bar = 20 if width >= WIDE else 0
+    if bar:
+        table.add_column("", no_wrap=True, width=bar)
     most = max((group.states["new"] for group in groups), default=0)
     for group in groups:
         new = group.states["new"]
-        table.add_row(
+        cells: list[str | Text] = [
             _cell(group.task),
             _cell(group.exception),
             *(str(group.states[state] or "") for state in ("new", "replayed", "skipped")),
             "" if group.oldest is None else age(now - group.oldest),
             age(now - group.newest),
-            Text("█" * (max(1, round(20 * new / most)) if new else 0), style="red"),
-        )
+        ]
+        if bar:
+            cells.append(Text("█" * (max(1, round(bar * new / most)) if new else 0), style="red"))
+        table.add_row(*cells)
     hours = rates(entries, now)
     top = max(hours)
     chart = "".join(_BARS[-(-count * 8 // top)] if top else " " for count in hours)
@@ -126,14 +144,20 @@ def stats_page(groups: Sequence[Group], entries: Sequence[Entry], now: float) ->
     )
 
 
-def history_table(acts: Iterable[tuple[LetterId, Act]]) -> Table:
-    """Return a row for each act."""
+def history_table(acts: Iterable[tuple[LetterId, Act]], *, width: int = WIDE) -> Table:
+    """Return a row for each act; in a narrow terminal what was done is told in one column."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("when", "letter", "act", "by", "to", "why", "task", "note"):
-        table.add_column(name, overflow="fold", no_wrap=name in ("when", "letter", "act"))
+    for name in ("when", "letter", "act"):
+        table.add_column(name, no_wrap=True)
+    rest = ("by", "to", "why", "task", "note") if width >= WIDE else ("by, to, why",)
+    for name in rest:
+        table.add_column(name, overflow="fold")
     for letter, act in acts:
-        cells = (act.act, act.by, act.to, act.why, act.task, act.note)
-        table.add_row(moment(act.at), str(letter), *map(_cell, cells))
+        told: tuple[str, ...] = (act.by, act.to, act.why, act.task, act.note)
+        if width < WIDE:
+            to, note = act.to and f" to {act.to}", act.note and f" ({act.note})"
+            told = (f"{act.by}{to}{note}{act.why and ': '}{act.why}",)
+        table.add_row(moment(act.at), str(letter), *map(_cell, (act.act, *told)))
     return table
 
 
@@ -185,6 +209,12 @@ def whole_data(entry: Entry, letter: Letter, *, reveal: bool) -> dict[str, Any]:
 def _header(name: str, raw: bytes) -> str:
     text = raw.decode(errors="replace")
     return text if len(text) <= 2000 else f"{text[:2000]}… ({len(text):,} characters)"
+
+
+def _exception(letter: Letter, *, wide: bool) -> Text:
+    """The exception; in a narrow table the reason where there was none."""
+    text = letter.exception or ("" if wide else letter.reason)
+    return Text(plain(text), style="red" if letter.kind == "hard" else "")
 
 
 def _from(letter: Letter) -> str:

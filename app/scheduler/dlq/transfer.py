@@ -95,6 +95,8 @@ def parse(text: str, number: int) -> Line:
         )
     except (ValueError, KeyError, TypeError, LetterIdError, RecursionError) as exc:
         why = f"it has no {exc}" if isinstance(exc, KeyError) else str(exc)
+        if isinstance(exc, json.JSONDecodeError):
+            why = "it is not JSON"
         raise LineError(f"Line {number} is no exported letter: {why}.") from exc
 
 

@@ -60,6 +60,9 @@ def test_filters_sorting_and_pages(letters: Any) -> None:
     assert "is meant by that; there are 4 new." in nothing.stderr
     letters.run("list", "--since", "yesterday-ish", code=2)
     letters.run("list", "3/7", code=2)
+    assert "that failed since" in letters.run("list", "--since", "2099-01-01", code=1).stderr
+    letters.environ["CELERY_DEAD_LETTER_TOPIC"] = "no-such-topic"
+    assert "There is no topic no-such-topic" in letters.run("list", code=1).stderr
 
 
 def test_nothing_a_letter_says_acts_on_the_terminal(letters: Any) -> None:
@@ -116,6 +119,7 @@ def test_export_and_import_keep_every_byte(letters: Any, tmp_path: Path, value: 
     letters.write(1, value=b"x")
     (original, _) = letters.read(letters.dead_letter_topic)
     file = tmp_path / "letters"
+    file.touch(mode=0o644)
     letters.run("export", "0-0", "-o", str(file))
     assert file.stat().st_mode & 0o777 == 0o600
     assert base64.b64decode(json.loads(file.read_text())["value"]) == value
@@ -131,6 +135,9 @@ def test_export_and_import_keep_every_byte(letters: Any, tmp_path: Path, value: 
     letters.run("skip", "0-0", "--why", "x")
     file.write_text("{}\n")
     assert "Line 1 is no exported letter" in letters.run("import", str(file), code=65).stderr
+    for place, why in ((tmp_path / "no" / "file", "No such file"), ("/dev/full", "No space left")):
+        said = letters.run("export", "-o", str(place), code=1).stderr
+        assert said.startswith(f"scheduler: {place} can't be written, or not whole: {why}")
 
 
 def test_the_exporters_numbers(letters: Any) -> None:

@@ -45,6 +45,9 @@ KINDS: dict[str, tuple[list[tuple[str, bytes]], bytes, str]] = {
     "no task": ([], b'{"hello": "world"}', "no-task"),
 }  # fmt: skip
 
+#: What ends by force, which takes its time: one of each among all of them.
+VIOLENT = {501: (b"tests.hangs", "time-limit"), 502: (b"tests.dies", "worker-lost")}
+
 
 def _records(system: Any, topic: str) -> list[Any]:
     with Reader(Options.of(system.kafka.url(topic))) as reader:
@@ -77,6 +80,9 @@ def test_a_thousand_failing_tasks_are_a_thousand_letters_byte_for_byte(
         if number == 500:
             name, headers, reason = "large", [("task", b"tests.no_such"), *JSON], "unknown-task"
             value = json.dumps([["x" * 1_048_000], {}, {}]).encode()
+        elif number in VIOLENT:
+            task, reason = VIOLENT[number]
+            headers, value = [("task", task), *JSON], b"[[], {}, {}]"
         headers = [
             *headers,
             ("id", f"id-{number}".encode()),
@@ -102,7 +108,8 @@ def test_a_thousand_failing_tasks_are_a_thousand_letters_byte_for_byte(
         assert kafka_value(letter, "dlq-owner")
     assert not sent
     counts = Counter(kafka_value(letter, "dlq-reason") for letter in letters)
-    assert len(counts) == 6
+    assert len(counts) == 8
+    assert counts["time-limit"] == counts["worker-lost"] == 1
     by_task = {kafka_value(letter, "dlq-task-id"): letter for letter in letters}
     hard, unpicklable = by_task["id-2"], by_task["id-3"]
     assert kafka_value(hard, "dlq-kind") == "hard"

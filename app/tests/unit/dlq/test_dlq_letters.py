@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import string
 from contextlib import suppress
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka.consumer.fetcher import ConsumerRecord
+from rich.console import Console
 
 from kombu_kafka.delay import letters as delay_letters
 from kombu_kafka.delay.messages import Delayed
@@ -22,6 +24,7 @@ from scheduler.dlq.history import Act, History
 from scheduler.dlq.index import Entry
 from scheduler.dlq.letters import Letter, LetterId, LetterIdError, from_record
 from scheduler.dlq.outgoing import Changes, Refusal, guard, outgoing
+from scheduler.dlq.render import history_table, letters_table, stats_page
 from scheduler.dlq.statistics import groups, rates
 from scheduler.dlq.texts import REDACTED, age, body, plain, redact, redact_text
 from scheduler.dlq.transfer import LineError, parse
@@ -261,3 +264,37 @@ def test_counts() -> None:
 def test_what_is_no_export(text: str) -> None:
     with pytest.raises(LineError, match="Line 7 is no exported letter"):
         parse(text, 7)
+
+
+def test_tables_fit_the_terminal() -> None:
+    entries = [
+        Entry(
+            lies(record(headers=[("task", name.encode())]), exception="KeyError", message="m" * 90)
+        )
+        for name in ("shop.charge", "shop.a_name_that_is_much_longer_than_any_column")
+    ]
+    act = Act(act="replayed", by="anna@host", at=1.0, to="tasks-3", why="the shop is back " * 3)
+    acts = [(entry.letter.id, act) for entry in entries]
+    for width in (80, 120, 200):
+        tables = {
+            "list": letters_table(entries, width=width),
+            "stats": stats_page(groups(entries), entries, 2000.0, width=width),
+            "history": history_table(acts, width=width),
+        }
+        for name, table in tables.items():
+            console = Console(width=width, file=io.StringIO())
+            console.print(table)
+            lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+            assert max(map(len, lines)) <= width
+            text = "\n".join(lines)
+            assert all(word in text for word in SAID[name]), (name, width, text)
+            if name == "list":
+                assert len(lines) == 3
+                assert ("tasks-3 @1042" in text) == (width >= 120)
+
+
+SAID = {
+    "list": ("shop.charge", "KeyError", "mmmmm"),
+    "stats": ("shop.charge", "KeyError", "new", "replayed", "skipped", "oldest new", "last"),
+    "history": ("anna@host", "tasks-3", "replayed", "the shop is back"),
+}
