@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import logging
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,16 @@ from pathlib import Path
 
 from scheduler.settings import SettingsError
 
-__all__ = ["Access", "AccessError"]
+__all__ = ["Access", "AccessError", "CurrentAccess"]
+
+logger = logging.getLogger(__name__)
+
+#: What names a file that is read.
+_FILES = (
+    "CELERY_METRICS_PASSWORD_FILE",
+    "CELERY_METRICS_TLS_CERTIFICATE",
+    "CELERY_METRICS_TLS_KEY",
+)
 
 
 class AccessError(SettingsError):
@@ -80,3 +90,42 @@ class Access:
         except binascii.Error:
             shown = b""
         return hmac.compare_digest(shown, f"{self.user}:{self.password}".encode())
+
+
+class CurrentAccess:
+    """What the environment's files say now, so that what is renewed needs no restart.
+
+    Arguments:
+        environ: as `Access.from_environ` takes it.
+
+    Raises:
+        AccessError: A file can't be read, or is not what it should be; later ones are logged, and
+            what was read before goes on.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = dict(environ)
+        self._stamps = self._look()
+        self._access = Access.from_environ(environ)
+
+    def __call__(self) -> Access:
+        """Return who may read, and over what."""
+        stamps = self._look()
+        if stamps != self._stamps:
+            self._stamps = stamps
+            try:
+                self._access = Access.from_environ(self._environ)
+            except AccessError as exc:
+                logger.error("Metrics are served as before, for now. %s", exc)
+        return self._access
+
+    def _look(self) -> tuple[object, ...]:
+        return tuple(_stamp(self._environ.get(name, "").strip()) for name in _FILES)
+
+
+def _stamp(file: str) -> object:
+    try:
+        found = Path(file).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -37,7 +37,7 @@ class MetricsServer:
         port: port to listen on; 0 takes a free one.
         metrics: returns the page of metrics, in parts.
         health: returns whether all is well, and what is to be said about it.
-        access: who may ask, and over what; everybody in the clear by default.
+        access: returns who may ask, and over what; everybody in the clear by default.
 
     Raises:
         OSError: the address can't be listened on.
@@ -49,16 +49,15 @@ class MetricsServer:
         port: int,
         metrics: Callable[[], Sequence[bytes]],
         health: Callable[[], Health],
-        access: Access | None = None,
+        access: Callable[[], Access] = Access,
     ) -> None:
-        allowed = access or Access()
 
         class Handler(BaseHTTPRequestHandler):
             timeout = CLIENT_SECONDS
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                if not allowed.admits(self.headers.get("Authorization")):
+                if not access().admits(self.headers.get("Authorization")):
                     self._answer(401, "text/plain; charset=utf-8", b"A password is needed.\n")
                     return
                 path = self.path.partition("?")[0].rstrip("/") or "/"
@@ -87,11 +86,7 @@ class MetricsServer:
                 logger.debug(format, *args)
 
         self._server = _Server((host, port), Handler)
-        if allowed.tls is not None:
-            # The handshake is each connection's own thread's: a slow client holds up nobody.
-            self._server.socket = allowed.tls.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
-            )
+        self._server.access = access
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="metrics-http", daemon=True,
             kwargs={"poll_interval": 0.1},
@@ -121,6 +116,17 @@ class MetricsServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    access: Callable[[], Access] = Access
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Take a connection; its handshake is its own thread's: a slow client holds up nobody."""
+        connection, address = super().get_request()
+        tls = self.access().tls
+        if tls is not None:
+            connection = tls.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+        return connection, address
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is nobody's fault."""

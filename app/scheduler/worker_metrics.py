@@ -15,7 +15,7 @@ from kombu_kafka.clients.metrics import Sample
 from kombu_kafka.consuming.progress import PAUSES
 from scheduler.exporter.families import Families, escaped, number, sample
 from scheduler.metrics import WORKER
-from scheduler.metrics_access import Access, AccessError
+from scheduler.metrics_access import AccessError, CurrentAccess
 from scheduler.metrics_server import Health, MetricsServer
 
 __all__ = ["WorkerMetrics", "port_of", "render"]
@@ -82,7 +82,7 @@ class WorkerMetrics(bootsteps.StartStopStep):
                 port,
                 lambda: render(parent),
                 lambda: _health(parent),
-                Access.from_environ(os.environ),
+                CurrentAccess(os.environ),
             )
         except (AccessError, ValueError) as exc:
             logger.error("This worker's metrics are not served: %s", exc)

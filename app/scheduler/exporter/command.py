@@ -12,7 +12,7 @@ import click
 
 from kombu_kafka.errors import ConfigurationError
 from kombu_kafka.url import parse
-from scheduler.metrics_access import Access
+from scheduler.metrics_access import CurrentAccess
 from scheduler.settings import Settings
 
 __all__ = ["exporter"]
@@ -103,7 +103,7 @@ def exporter(
         expire,
         events=not no_events,
         compat=compat is not None,
-        access=Access.from_environ(environ),
+        access=CurrentAccess(environ),
     )
     try:
         service = Exporter(config)
@@ -116,7 +116,7 @@ def exporter(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: done.set())
     service.start()
-    scheme = "https" if config.access.tls else "http"
+    scheme = "https" if config.access().tls else "http"
     click.echo(f"Serving {scheme}://{listen}:{service.server.port}/metrics.")
     notify("READY=1", f"STATUS=Serving metrics on {listen}:{service.server.port}.")
     done.wait()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import prometheus_client
@@ -52,7 +52,7 @@ class ExporterConfig:
         expire: seconds for which a vanished group or worker is shown.
         events: whether Celery's events are listened to.
         compat: whether celery-exporter's names are served too.
-        access: who may read what it serves, and over what.
+        access: returns who may read what it serves, and over what.
     """
 
     settings: Settings
@@ -64,7 +64,7 @@ class ExporterConfig:
     expire: float = 600.0
     events: bool = True
     compat: bool = False
-    access: Access = field(default_factory=Access)
+    access: Callable[[], Access] = Access
 
 
 class Exporter:

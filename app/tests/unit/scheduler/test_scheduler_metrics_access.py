@@ -13,13 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.metrics_access import Access, AccessError
+from scheduler.metrics_access import Access, AccessError, CurrentAccess
 from scheduler.metrics_server import MetricsServer
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    directory = tmp_path_factory.mktemp("tls")
+def self_signed(directory: Path) -> tuple[Path, Path]:
     paths = directory / "tls.crt", directory / "tls.key"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
@@ -28,6 +26,11 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         check=True, capture_output=True,
     )  # fmt: skip
     return paths
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    return self_signed(tmp_path)
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def environ(certificate: tuple[Path, Path], tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def server(environ: dict[str, str]) -> Iterator[MetricsServer]:
     server = MetricsServer(
-        "127.0.0.1", 0, lambda: [b"up 1\n"], lambda: (True, {}), Access.from_environ(environ)
+        "127.0.0.1", 0, lambda: [b"up 1\n"], lambda: (True, {}), CurrentAccess(environ)
     )
     server.start()
     yield server
@@ -80,6 +83,24 @@ def test_a_plain_client_gets_nothing_and_stops_nobody(
     with pytest.raises((OSError, http.client.HTTPException)):
         ask(server, certificate[0], "prometheus:s3cret", scheme="http")
     assert ask(server, certificate[0], "prometheus:s3cret") == "up 1\n"
+
+
+def test_what_is_renewed_counts_from_the_next_connection_on(
+    server: MetricsServer, certificate: tuple[Path, Path], environ: dict[str, str], tmp_path: Path
+) -> None:
+    before = tmp_path / "before.crt"
+    before.write_bytes(certificate[0].read_bytes())
+    renewed = tmp_path / "renewed"
+    renewed.mkdir()
+    new = self_signed(renewed)
+    certificate[0].write_bytes(new[0].read_bytes())  # the key is yet to come: nothing changes
+    assert ask(server, before, "prometheus:s3cret") == "up 1\n"
+    certificate[1].write_bytes(new[1].read_bytes())
+    Path(environ["CELERY_METRICS_PASSWORD_FILE"]).write_text("an0ther")
+    assert ask(server, new[0], "prometheus:an0ther") == "up 1\n"
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        ask(server, new[0], "prometheus:s3cret")
+    caught.value.close()
 
 
 def test_nothing_set_asks_for_nothing() -> None:
