@@ -149,7 +149,8 @@ EXPORTER = _named(
     _gauge("celery_exporter_info", "version group topic",
            "Always 1; says which version runs, and which group and queue are the workers' own."),
     _gauge("celery_exporter_certificate_expiry_timestamp_seconds", "server",
-           "Until when the TLS certificate is valid that a broker shows (Unix time)."),
+           "Until when a TLS certificate is valid (Unix time): the one that a broker shows, or a file "
+           "of the exporter's own, as a client and before its metrics."),
 )  # fmt: skip
 
 #: Served by each worker itself.

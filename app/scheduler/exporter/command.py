@@ -104,6 +104,9 @@ def exporter(
         events=not no_events,
         compat=compat is not None,
         access=CurrentAccess(environ),
+        certificate_files=tuple(
+            filter(None, [environ.get("CELERY_METRICS_TLS_CERTIFICATE", "").strip()])
+        ),
     )
     try:
         service = Exporter(config)

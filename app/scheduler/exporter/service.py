@@ -53,6 +53,7 @@ class ExporterConfig:
         events: whether Celery's events are listened to.
         compat: whether celery-exporter's names are served too.
         access: returns who may read what it serves, and over what.
+        certificate_files: certificates whose end is told besides the brokers' and the client's.
     """
 
     settings: Settings
@@ -65,6 +66,7 @@ class ExporterConfig:
     events: bool = True
     compat: bool = False
     access: Callable[[], Access] = Access
+    certificate_files: tuple[str, ...] = ()
 
 
 class Exporter:
@@ -118,7 +120,12 @@ class Exporter:
             if config.events
             else None
         )
-        self._slow = SlowReader(self._options, self, config.interval)
+        self._slow = SlowReader(
+            self._options,
+            self,
+            config.interval,
+            filter(None, (self._options.ssl_certfile, *config.certificate_files)),
+        )
         self.server = MetricsServer(
             config.host, config.port, self.metrics, self.health, config.access
         )

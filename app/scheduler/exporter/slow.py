@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
-import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from kafka.errors import KafkaError
@@ -20,17 +18,18 @@ from kombu_kafka.delay.backlog import LevelBacklog, backlog
 from kombu_kafka.errors import KombuKafkaError
 from kombu_kafka.options import Options
 from scheduler.dlq.statistics import Snapshot, Statistics
+from scheduler.exporter import certificates
 
-__all__ = ["SlowReader", "certificate_ends"]
+__all__ = ["SlowReader"]
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at what waits for its time.
 DELAYS_EVERY = 30.0
-#: Seconds between two looks at the brokers' certificates.
+#: Seconds between two looks at certificates.
 CERTIFICATES_EVERY = 3600.0
-#: Seconds that a broker has to show its certificate.
-CONNECT_SECONDS = 5.0
+#: Seconds that the thread has to end.
+STOP_SECONDS = 5.0
 #: Seconds between two warnings.
 WARN_EVERY = 60.0
 
@@ -45,7 +44,7 @@ class Shown(Protocol):
         """Take what waits in the delay topic."""
 
     def certificates(self, ends: Mapping[str, float]) -> None:
-        """Take until when each server's certificate is valid."""
+        """Take until when each certificate is valid, by server or file."""
 
 
 class SlowReader:
@@ -55,11 +54,19 @@ class SlowReader:
         options: the brokers, the dead letter topic, the delay topic.
         shown: where the findings go.
         interval: seconds between two looks at the dead letters.
+        certificate_files: certificates that are looked at besides the brokers'.
     """
 
-    def __init__(self, options: Options, shown: Shown, interval: float) -> None:
+    def __init__(
+        self,
+        options: Options,
+        shown: Shown,
+        interval: float,
+        certificate_files: Iterable[str] = (),
+    ) -> None:
         self._options = options
         self._shown = shown
+        self._certificate_files = tuple(dict.fromkeys(certificate_files))
         self._statistics: Statistics | None = None
         self._stop = threading.Event()
         self._last_warning = -WARN_EVERY
@@ -79,7 +86,7 @@ class SlowReader:
         """End."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join(CONNECT_SECONDS)
+            self._thread.join(STOP_SECONDS)
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -104,8 +111,13 @@ class SlowReader:
         self._shown.delays(backlog(self._options))
 
     def _look_at_certificates(self) -> None:
+        ends: dict[str, float] = {}
         if self._options.security_protocol.endswith("SSL"):
-            self._shown.certificates(certificate_ends(self._options))
+            ends = certificates.of_brokers(self._options)
+        try:
+            ends |= certificates.of_files(self._certificate_files)
+        finally:
+            self._shown.certificates(ends)
 
     def _forget(self) -> None:
         statistics, self._statistics = self._statistics, None
@@ -122,25 +134,3 @@ class SlowReader:
         logger.warning(
             "Something could not be read, and is tried again: %s", exc, exc_info=not known
         )
-
-
-def certificate_ends(options: Options) -> dict[str, float]:
-    """Return until when the certificate is valid that each bootstrap server shows.
-
-    A server that can't be reached, or whose certificate is refused, is left out: then Kafka's
-    clients can't reach it either, and say so.
-    """
-    found: dict[str, float] = {}
-    for address in options.hosts:
-        host, _, port = address.rpartition(":")
-        with contextlib.suppress(OSError):  # ssl.SSLError is one
-            context = options.ssl_context()
-            host = host.strip("[]")
-            with (
-                socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS) as raw,
-                context.wrap_socket(raw, server_hostname=host) as secured,
-            ):
-                shown = secured.getpeercert() or {}
-            if "notAfter" in shown:
-                found[address] = ssl.cert_time_to_seconds(str(shown["notAfter"]))
-    return found

@@ -32,7 +32,9 @@ def test_tls_and_sasl_as_a_worker_has_them(
             "CELERY_BROKER_CA_FILE": str(authority.file),
         }
     )
-    exporter = Exporter(ExporterConfig(settings, port=0, interval=0.5))
+    own = str(authority.file)
+    config = ExporterConfig(settings, port=0, interval=0.5, certificate_files=(own,))
+    exporter = Exporter(config)
     exporter.start()
     try:
         port = exporter.server.port
@@ -43,5 +45,6 @@ def test_tls_and_sasl_as_a_worker_has_them(
         end = eventually(lambda: scrape(port).value(ends, server=address))
         # Valid for a day from when it was made, in this very session.
         assert time.time() < end < time.time() + 86400
+        assert (scrape(port).value(ends, server=own) or 0) > time.time()
     finally:
         exporter.stop()
