@@ -29,7 +29,7 @@ from kafka.errors import (
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from .clients.consumers import new_consumer, unreadable
-from .clients.fetching import poll
+from .clients.fetching import poll, settled, wait
 from .clients.handshake import require_access
 from .clients.metrics import ClientMetrics, CommitMeter
 from .consuming import attempts
@@ -47,6 +47,11 @@ logger = logging.getLogger(__name__)
 
 #: Milliseconds the thread waits for records before it looks at its other duties.
 POLL_MS = 100
+#: Milliseconds a broker holds a request that nothing answers: as long may a partition wait that is
+#: resumed while others are read.
+FETCH_MAX_WAIT_MS = 500
+#: The same, and how long the thread waits too, while there is nothing else to do.
+QUIET_MS = 1000
 #: Seconds between two attempts after the brokers could not be reached.
 RETRY_SECONDS = 1.0
 #: Seconds between two warnings about the same trouble.
@@ -87,6 +92,8 @@ class Consumer:
         self._ownership: Ownership = kind(options, self.inbox, self._flush, self._warn)
         self._closing = threading.Event()
         self._stop = threading.Event()
+        #: Ends a wait for records: something is asked of the thread, or they are there.
+        self._wake = threading.Event()
         self._last_warning = 0.0
         self._last_commit = time.monotonic()
         self._pid = os.getpid()
@@ -102,6 +109,7 @@ class Consumer:
     def consume(self, topic: str) -> None:
         """Begin to consume this process's partitions of `topic`; returns at once."""
         self._topics |= {topic}
+        self._wake.set()
         if not self.started:
             atexit.register(self.join)
             self._thread.start()
@@ -109,6 +117,7 @@ class Consumer:
     def cancel(self, topic: str) -> None:
         """Consume `topic` no longer; its partitions are let go once what runs of them is done."""
         self._topics -= {topic}
+        self._wake.set()
 
     def positions(self) -> dict[tuple[str, int], int] | None:
         """Where consumption of each partition of this process began; None until all have."""
@@ -120,6 +129,7 @@ class Consumer:
         """Hand nothing out any more; go on committing until what is in flight is settled."""
         self.inbox.close()
         self._closing.set()
+        self._wake.set()
 
     def join(self) -> None:
         """End now: commit what is done, close the client. What is in flight will run again."""
@@ -127,6 +137,7 @@ class Consumer:
             return  # a forked child: the thread and its sockets are the parent's
         self.close()
         self._stop.set()
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join(FINAL_COMMIT_SECONDS + 5)
         if self._options.state_directory is not None:
@@ -190,7 +201,7 @@ class Consumer:
                         self._options,
                         **{
                             "group_id": self._options.group_id,
-                            "fetch_max_wait_ms": 500,
+                            "fetch_max_wait_ms": FETCH_MAX_WAIT_MS,
                             "metrics_enabled": True,
                             **self._ownership.settings(),
                         },
@@ -208,6 +219,7 @@ class Consumer:
 
     def _step(self) -> None:
         """Do each duty once: ownership, records, commits."""
+        self._wake.clear()
         try:
             if self._ownership.stuck():
                 self._begin_anew()
@@ -233,8 +245,10 @@ class Consumer:
         flowing, paused, assigned = self.inbox.flowing(), client.paused(), client.assignment()
         client.pause(*(assigned - flowing - paused))
         client.resume(*(paused & flowing))
+        quiet = self._quiet()
+        client._fetcher.config["fetch_max_wait_ms"] = QUIET_MS if quiet else FETCH_MAX_WAIT_MS
         try:
-            fetched = poll(client, timeout_ms=POLL_MS)
+            fetched = poll(client, timeout_ms=0 if quiet else POLL_MS)
         except CorruptRecordError as exc:
             # It is dead-lettered by where it lies.
             record = unreadable(client, exc)
@@ -252,6 +266,17 @@ class Consumer:
             position = client._subscription.assignment[partition].position
             if position is not None:
                 self.inbox.push(partition, (), position.offset)
+        if quiet and not fetched and self.inbox.quiet():
+            wait(client, self._wake, min(QUIET_MS / 1000, self._options.session_timeout / 10))
+
+    def _quiet(self) -> bool:
+        """Whether there is nothing to do but to wait for records."""
+        return (
+            not self._closing.is_set()
+            and self._ownership.ready(self._topics)
+            and self.inbox.quiet()
+            and settled(self._ownership.client)
+        )
 
     def _commit_if_due(self) -> None:
         idle = time.monotonic() - self._last_commit

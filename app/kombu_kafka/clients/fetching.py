@@ -1,16 +1,22 @@
-"""Polling and looking topics up, past faults of Kafka's client."""
+"""Polling, waiting between two polls, and looking topics up, past faults of Kafka's client."""
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.structs import TopicPartition
 
-__all__ = ("forget", "poll", "refresh")
+__all__ = ("forget", "poll", "refresh", "settled", "wait")
 
 #: Milliseconds brokers may take to describe topics.
 METADATA_MS = 5000
+#: Seconds between two looks, while waiting, at whether the client has to rejoin its group.
+LOOK_SECONDS = 0.25
+#: Seconds to wait where partitions are to be read and no request is out (no leader, no connection).
+RETRY_SECONDS = 0.1
 
 
 def poll(client: Any, **arguments: Any) -> dict[TopicPartition, list[ConsumerRecord]]:
@@ -63,3 +69,36 @@ def forget(client: Any, partition: TopicPartition) -> None:
     reading = fetcher._next_partition_records
     if reading is not None and reading.topic_partition == partition:
         fetcher._next_partition_records = None
+
+
+def settled(client: Any) -> bool:
+    """Whether a group member's client has nothing to settle with its group, so that `wait` will do."""
+    coordinator = client._coordinator
+    return coordinator.coordinator_id is not None and not coordinator.need_rejoin()
+
+
+def wait(client: Any, wake: threading.Event, seconds: float) -> None:
+    """Wait until a poll may return something, `wake` is set, or so many seconds are over.
+
+    A poll costs about a millisecond whether there is something or not, as each of its steps goes
+    to the client's I/O thread and back. So a client that has nothing to do is better waited for
+    here, and polled (with no timeout) when a request of its was answered.
+
+    Arguments:
+        client: a ``KafkaConsumer`` that the calling thread owns.
+        wake: is set when a request is answered, too; the caller clears it *before* it polls.
+        seconds: for how long at most.
+    """
+    fetcher, coordinator = client._fetcher, client._coordinator
+    # One that was answered since the last poll fires at once.
+    pending = list(fetcher._fetch_futures)
+    for future in [*pending, fetcher._reset_task, fetcher._validation_task]:
+        if future is not None and (future in pending or not future.is_done):
+            future.add_both(lambda _: wake.set())
+    if not pending and client._subscription.fetchable_partitions():
+        seconds = min(seconds, RETRY_SECONDS)
+    deadline = time.monotonic() + seconds
+    while not coordinator.need_rejoin():
+        left = deadline - time.monotonic()
+        if left <= 0 or wake.wait(min(left, LOOK_SECONDS)):
+            return

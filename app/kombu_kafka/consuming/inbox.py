@@ -212,6 +212,11 @@ class Inbox:
                 return set()
             return {tp for tp, lane in self._lanes.items() if not lane.held} - congested
 
+    def quiet(self) -> bool:
+        """Whether nothing can happen here before something is pushed, or a call from outside."""
+        with self._lock:
+            return all(lane.quiet and not lane.held for lane in self._lanes.values())
+
     def commits(self, *, uncommitted: bool) -> dict[TopicPartition, OffsetAndMetadata]:
         """What Kafka is to be told of each partition; with `uncommitted`, only what it isn't yet.
 

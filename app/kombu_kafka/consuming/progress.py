@@ -233,6 +233,13 @@ class Lane:
         )  # fmt: skip
         return OffsetAndMetadata(watermark, metadata, -1)
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is unfinished here, and Kafka knows it."""
+        tracker = self.tracker
+        changes = tracker.changes + self._attempted
+        return not len(tracker) and (tracker.watermark, changes) == (self.committed, self._told)
+
     def was_committed(self, commit: OffsetAndMetadata) -> None:
         """Kafka has this, as returned by the latest `commit`."""
         self.committed = commit.offset

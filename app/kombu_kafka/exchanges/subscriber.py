@@ -20,7 +20,7 @@ from kafka.errors import CorruptRecordError, KafkaError
 from kafka.structs import TopicPartition
 
 from ..clients.consumers import new_consumer, unreadable
-from ..clients.fetching import poll
+from ..clients.fetching import poll, wait
 from ..clients.handshake import require_access, why
 from ..consuming.inbox import Delivery
 from ..errors import KombuKafkaError
@@ -33,11 +33,14 @@ __all__ = ("Subscriber", "is_transient_tag")
 
 logger = logging.getLogger(__name__)
 
-#: Milliseconds the thread waits for records before it looks for other queues.
-POLL_MS = 100
+#: Seconds to wait when too much was read and not taken.
+FULL_SECONDS = 0.1
 #: Milliseconds a broker holds a request that nothing answers: as long may a queue wait that is
 #: added while the thread reads for others.
 FETCH_MAX_WAIT_MS = 200
+#: The same once no queue was added or removed for so many seconds: no more are expected.
+SETTLED_FETCH_MAX_WAIT_MS = 2000
+SETTLED_SECONDS = 20.0
 #: Seconds that the thread stays connected without a queue: a second request often follows a first.
 LINGER_SECONDS = 5.0
 #: Seconds between two attempts after the brokers could not be reached.
@@ -74,6 +77,8 @@ class Subscriber:
         self._changed = threading.Event()
         self._stop = threading.Event()
         self._next: dict[TopicPartition, int] = {}
+        #: When other partitions were to be read than before.
+        self._assigned = 0.0
         self._last_warning = 0.0
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
@@ -236,6 +241,7 @@ class Subscriber:
     def _read(self, client: KafkaConsumer, wanted: dict[TopicPartition, int]) -> None:
         if client.assignment() != wanted.keys():
             client.assign(list(wanted))
+            self._assigned = time.monotonic()
             for partition in self._next.keys() - wanted.keys():
                 del self._next[partition]
         for partition, offset in wanted.items():
@@ -243,10 +249,12 @@ class Subscriber:
                 client.seek(partition, offset)
                 self._next[partition] = offset
         if len(self._buffer) >= self._options.max_buffered:
-            self._stop.wait(POLL_MS / 1000)
+            self._stop.wait(FULL_SECONDS)
             return
+        patience = self._patience()
+        client._fetcher.config["fetch_max_wait_ms"] = patience
         try:
-            fetched = poll(client, timeout_ms=POLL_MS)
+            fetched = poll(client, timeout_ms=0)
         except CorruptRecordError as exc:
             self._pass_over(client, exc)
             return
@@ -264,6 +272,13 @@ class Subscriber:
                 self._advance(partition, records[-1].offset + 1)
         if found:
             self._wakeup.set()
+        if not fetched:
+            wait(client, self._changed, patience / 1000)
+
+    def _patience(self) -> int:
+        """How long a broker may hold a request, in milliseconds."""
+        settled = time.monotonic() - self._assigned > SETTLED_SECONDS
+        return SETTLED_FETCH_MAX_WAIT_MS if settled else FETCH_MAX_WAIT_MS
 
     def _begin_anew(self, partition: TopicPartition, offset: int) -> None:
         """The topic was deleted and made again: its offsets are other messages now."""
