@@ -12,7 +12,7 @@ from ..clients.consumers import consumer
 from ..clients.fetching import poll
 from ..options import Options
 from . import messages as delay
-from .level import Entry
+from .level import Entry, Level
 from .topics import group_of
 
 __all__ = ("LevelBacklog", "backlog")
@@ -99,7 +99,7 @@ def _heads(
     while left and time.monotonic() < deadline:
         for partition, records in poll(client, timeout_ms=100).items():
             if partition not in heads:
-                heads[partition] = Entry(records[0], partition.partition)
+                heads[partition] = Entry(records[0], Level(partition.partition))
         done = {p for p in left if p in heads or client.position(p) >= ends[p]}
         client.pause(*done)
         left -= done

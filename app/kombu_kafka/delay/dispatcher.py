@@ -43,7 +43,7 @@ class Dispatcher:
     def __init__(self, options: Options) -> None:
         self.statistics = Statistics()
         self._options = options
-        self._stop = threading.Event()
+        self._stop, self._wake = threading.Event(), threading.Event()
         self._pid = os.getpid()
         self._last_warning = 0.0
         self._missing: dict[str, float] = {}
@@ -57,6 +57,7 @@ class Dispatcher:
     def close(self) -> None:
         """Have it end; returns at once."""
         self._stop.set()
+        self._wake.set()
 
     def join(self) -> None:
         """End it, so that another takes over at once and not after the session timeout."""
@@ -71,7 +72,7 @@ class Dispatcher:
         while not self._stop.is_set():
             try:
                 delay_topics.ensure(self._options)
-                Watch(self._options, self.statistics, self._stop, self._missing).run()
+                Watch(self._options, self.statistics, self._stop, self._missing, self._wake).run()
             except ConfigurationError as exc:
                 logger.error("Delayed messages are not forwarded by this process: %s", exc)
                 self._stop.wait(MISCONFIGURED_SECONDS)

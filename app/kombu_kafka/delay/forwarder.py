@@ -127,7 +127,7 @@ class Forwarder:
     def forward(
         self,
         records: Sequence[Outgoing],
-        offsets: Mapping[TopicPartition, int],
+        offsets: Mapping[TopicPartition, OffsetAndMetadata],
         group: Any,
     ) -> None:
         """Write records and commit a group's offsets, in one transaction.
@@ -155,9 +155,8 @@ class Forwarder:
                     )  # fmt: skip
                 except (*_REFUSALS, ValueError, TypeError, AssertionError) as exc:
                     raise RefusedError(index, "refused", str(exc) or type(exc).__name__) from exc
-            committed = {tp: OffsetAndMetadata(offset, "", -1) for tp, offset in offsets.items()}
             # The client's own methods wait for ever, for instance for a topic deleted just now.
-            self._step(manager.send_offsets_to_transaction(committed, group))
+            self._step(manager.send_offsets_to_transaction(dict(offsets), group))
             deadline = time.monotonic() + STEP_SECONDS
             for future in futures:
                 # Before the commit: the client may commit without records that it has given up.

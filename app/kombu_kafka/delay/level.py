@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from itertools import islice
+import math
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
+from heapq import heapify, heappop, heappush
 
 from kafka.consumer.fetcher import ConsumerRecord
+from kafka.structs import OffsetAndMetadata
 
+from ..consuming import commit_metadata
+from ..consuming.ranges import from_offset, merged
 from . import messages as delay
 from .messages import Delayed, UndeliverableError
 
-__all__ = ("Entry", "Level")
+__all__ = ("HOLD_MS", "Entry", "Level", "take")
 
-#: A level whose last record read is ready later than this is read no further for now: milliseconds.
+#: A level of which the last record read has waited later than this is read no further for now:
+#: milliseconds.
 AHEAD_MS = 1000
-#: Nor is one of which this much was read.
-MAX_RECORDS = 5000
-MAX_BYTES = 4 * 1024 * 1024
+#: Nor is one of which this much was read and not forwarded.
+MAX_RECORDS = 6000
+MAX_BYTES = 6 * 1024 * 1024
+#: Nor is one where so many offsets lie between the first that was not forwarded and the last that was
+#: read: one bit each fits into the text of a commit, with a thousand to spare.
+MAX_SPAN = 24_000
+#: What is due within this after it has waited stays until then, and goes to no other level:
+#: milliseconds.
+HOLD_MS = 3200
+#: At most so many of a level stay: the rest of it must be read on.
+MAX_HELD = 3000
 
 
 class Entry:
@@ -25,27 +38,34 @@ class Entry:
 
     Attributes:
         record: as it lies in the delay topic.
+        level: in which level.
         delayed: what it says, or None.
         fault: why it can't be forwarded, or None.
-        ready: when it goes to the next level or to its topic, milliseconds since the epoch.
+        waited: when it has waited for as long as its level does, milliseconds since the epoch.
+        due: when it goes to its topic; with a fault it does so at once.
+        stays: whether it is held here until it is due.
     """
 
-    __slots__ = ("delayed", "fault", "ready", "record")
+    __slots__ = ("delayed", "due", "fault", "level", "record", "stays", "waited")
 
-    def __init__(self, record: ConsumerRecord, level: int) -> None:
+    def __init__(self, record: ConsumerRecord, level: Level) -> None:
         self.record = record
+        self.level = level
         self.delayed: Delayed | None = None
         self.fault: str | None = None
-        self.ready: int = record.timestamp
+        self.stays = True
+        self.waited: int = record.timestamp + delay.wait_ms(level.number)
+        self.due: int = record.timestamp
         try:
             self.delayed = delay.read(record)
+            self.due = self.delayed.due
         except UndeliverableError as exc:
             self.fault = str(exc)
-            return
-        waited = record.timestamp + delay.wait_ms(level)
-        due = self.delayed.due
-        # What would be left is less than the finest level waits: hold it until it is due.
-        self.ready = due if due < waited + delay.BASE_MS else waited
+
+    @property
+    def ready(self) -> int:
+        """When it goes on, milliseconds since the epoch; in a crowd earlier than this."""
+        return self.due if self.due < self.waited + HOLD_MS else self.waited
 
     @property
     def size(self) -> int:
@@ -55,20 +75,41 @@ class Entry:
 
 
 class Level:
-    """The records of a level that were read and not yet forwarded, by offset.
+    """The records of a level that were read and not yet forwarded.
+
+    They are forwarded in the order in which they are due, which is not that of their offsets. So
+    what is committed is the offset below which all is forwarded and, as text beside it, what is
+    forwarded above it.
 
     Arguments:
         number: which level.
-        position: offset that the group has committed, or the partition's first.
+        first: the partition's first offset.
+        committed: what the group has committed, or None.
     """
 
-    def __init__(self, number: int, position: int) -> None:
+    def __init__(
+        self, number: int, first: int = 0, committed: OffsetAndMetadata | None = None
+    ) -> None:
         self.number = number
-        #: Offset below which all is forwarded.
-        self.committed = position
+        #: Offset below which all is forwarded, as Kafka knows it.
+        self.committed = first if committed is None else max(first, committed.offset)
+        #: Offset of the next record to be read.
+        self.position = self.committed
         #: When it may be looked at again after a fault, seconds of the monotonic clock.
         self.blocked_until = 0.0
-        self._entries: deque[Entry] = deque()
+        said = commit_metadata.decode(committed.metadata) if committed else None
+        known = said.done if said and committed and said.watermark == committed.offset else ()
+        #: Above the position: what was forwarded by the dispatcher before.
+        self._known = deque(from_offset(known, self.position))
+        #: Not forwarded, by offset, ascending. Not a dict: finding its first item again and again
+        #: while deleting from its front takes quadratic time.
+        self._entries: OrderedDict[int, Entry] = OrderedDict()
+        #: Those that have yet to wait, in the order in which they have waited.
+        self._waiting: deque[Entry] = deque()
+        #: By when they are due: those that stay until then, and those to go to another level.
+        self._staying: list[tuple[int, int, Entry]] = []
+        self._leaving: list[tuple[int, int, Entry]] = []
+        self._last_waited = 0
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -77,32 +118,124 @@ class Level:
     def push(self, records: Iterable[ConsumerRecord]) -> None:
         """Take what was read."""
         for record in records:
-            entry = Entry(record, self.number)
-            self._entries.append(entry)
+            self.position = record.offset + 1
+            if self._is_known(record.offset):
+                continue
+            entry = Entry(record, self)
+            self._entries[record.offset] = entry
             self._bytes += entry.size
+            self._last_waited = entry.waited
+            left = entry.due - entry.waited
+            # What would be left is less than the finest level waits, or there is room.
+            entry.stays = left < delay.BASE_MS or (left < HOLD_MS and len(self._staying) < MAX_HELD)
+            if entry.stays:
+                self._open(entry)
+            else:
+                self._waiting.append(entry)
+
+    def pass_over(self, position: int) -> None:
+        """Note that what lies before `position` and was not read is nothing: marks of transactions."""
+        self.position = max(self.position, position)
 
     def ready_at(self) -> int | None:
-        """When the head is ready, milliseconds since the epoch; None without one."""
-        return self._entries[0].ready if self._entries else None
+        """When there is something to forward, milliseconds since the epoch; None if there isn't."""
+        if self._leaving:
+            return 0
+        moments = [self._staying[0][0]] if self._staying else []
+        if self._waiting:
+            moments.append(self._waiting[0].waited)
+        return min(moments, default=None)
 
-    def ready(self, now: int, limit: int) -> Iterator[Entry]:
-        """Return the entries from the head on that are ready, `limit` at most; they stay."""
-        for entry in islice(self._entries, limit):
-            if entry.ready > now:
-                return
-            yield entry
-
-    def forwarded(self, count: int) -> None:
-        """Drop entries from the head: they are forwarded, and that is committed."""
-        for _ in range(count):
-            entry = self._entries.popleft()
+    def forwarded(self, entries: Sequence[Entry]) -> None:
+        """Drop entries that `take` gave: they are forwarded, and that is committed."""
+        for entry in entries:
+            del self._entries[entry.record.offset]
             self._bytes -= entry.size
-            self.committed = entry.record.offset + 1
+        self.committed = next(iter(self._entries), self.position)
+
+    def give_back(self, entry: Entry) -> None:
+        """Have `take` give an entry again: it was not forwarded."""
+        self._open(entry)
+
+    def commit(self, leaving: Sequence[Entry]) -> OffsetAndMetadata:
+        """Return what to tell Kafka when `leaving` are forwarded, besides all that is already."""
+        gone = {entry.record.offset for entry in leaving}
+        done: list[range] = []
+        watermark, last = self.position, -1
+        for offset in self._entries:
+            if offset in gone:
+                continue
+            if last < 0:
+                watermark = offset
+            elif offset > last + 1:
+                done.append(range(last + 1, offset))
+            last = offset
+        if 0 <= last < self.position - 1:
+            done.append(range(last + 1, self.position))
+        done = merged(done, from_offset(self._known, self.position))
+        text = commit_metadata.encode("", watermark, done) if done else ""
+        return OffsetAndMetadata(watermark, text, -1)
 
     def full(self, now: int) -> bool:
         """Whether to read no further for now."""
-        return bool(self._entries) and (
-            self._entries[-1].ready > now + AHEAD_MS
-            or len(self._entries) >= MAX_RECORDS
+        return self.read_on_at() > now
+
+    def read_on_at(self) -> float:
+        """When to read on, milliseconds since the epoch; infinity: not before some are forwarded."""
+        if not self._entries:
+            return 0
+        if (
+            len(self._entries) >= MAX_RECORDS
             or self._bytes >= MAX_BYTES
-        )
+            or self.position - self.committed >= MAX_SPAN
+        ):
+            return math.inf
+        return self._last_waited - AHEAD_MS
+
+    def _is_known(self, offset: int) -> bool:
+        while self._known and self._known[0].stop <= offset:
+            self._known.popleft()
+        return bool(self._known) and offset in self._known[0]
+
+    def _open(self, entry: Entry) -> None:
+        heap = self._staying if entry.stays else self._leaving
+        heappush(heap, (entry.due, entry.record.offset, entry))
+
+    def _look(self, now: int) -> None:
+        while self._waiting and self._waiting[0].waited <= now:
+            self._open(self._waiting.popleft())
+
+    def _heap(self, *, due: bool) -> list[tuple[int, int, Entry]]:
+        """Whence the next one comes: of all, when it is to be due, or of those that leave."""
+        if not due or not self._staying:
+            return self._leaving
+        return min(self._staying, self._leaving) if self._leaving else self._staying
+
+
+def take(levels: Sequence[Level], now: int, limit: int) -> list[Entry]:
+    """Take what is to be forwarded next: what is due, and then what goes to other levels.
+
+    Both by when they are due: what is not due yet can wait while there is more to do than can be
+    done at once. Each entry is to be told of by `Level.forwarded`, or given back.
+
+    Arguments:
+        levels: those to take from.
+        now: milliseconds since the epoch.
+        limit: how many at most.
+    """
+    taken: list[Entry] = []
+    for level in levels:
+        level._look(now)
+    for due in (True, False):
+        heads = [
+            (heap[0][0], n) for n, level in enumerate(levels) if (heap := level._heap(due=due))
+        ]
+        heapify(heads)
+        while heads and len(taken) < limit:
+            at, number = heappop(heads)
+            if due and at > now:
+                break
+            taken.append(heappop(levels[number]._heap(due=due))[2])
+            if heap := levels[number]._heap(due=due):
+                heappush(heads, (heap[0][0], number))
+    return taken

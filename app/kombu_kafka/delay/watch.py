@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient
+from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CorruptRecordError, KafkaError
-from kafka.structs import TopicPartition
+from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from ..clients.consumers import new_consumer, unreadable
-from ..clients.fetching import poll
+from ..clients.fetching import poll, settled, wait
 from ..options import Options
 from . import letters as delay_letters
 from . import messages as delay
 from .forwarder import Forwarder, Outgoing, RefusedError
-from .level import Entry, Level
+from .level import Entry, Level, take
 from .revoked import RevokedIds
 from .single_owner import SingleOwnerAssignor
 from .topics import group_of
@@ -35,11 +36,14 @@ SESSION_MS = 6000
 HEARTBEAT_MS = 1000
 #: Milliseconds after which one that is held up is taken to have failed.
 MAX_POLL_MS = 60_000
-#: Longest wait for records, in milliseconds: what is stopped or resumed is so after this.
+#: Longest wait of a broker's for records, in milliseconds: what is resumed is read after this.
 POLL_MS = 200
-#: Records of all levels forwarded in one transaction, and of one level.
-BATCH = 1000
-LEVEL_BATCH = 500
+#: The same, and of the thread, while nothing is to be resumed.
+QUIET_MS = 1000
+#: Records forwarded in one transaction: what becomes due meanwhile waits for its end.
+BATCH = 500
+#: Milliseconds before something is ready from which on it is looked for what was revoked.
+REVOKED_AHEAD_MS = 3000
 #: Seconds between two attempts after a failure, and after a wrong setting.
 RETRY_SECONDS = 1.0
 #: Seconds between two commits of what moved although nothing was forwarded (transaction markers).
@@ -94,6 +98,7 @@ class Watch:
         statistics: where to count.
         stop: says when to end.
         missing: topics that were not there, and when.
+        wake: ends a wait; set it after `stop`.
     """
 
     def __init__(
@@ -102,17 +107,18 @@ class Watch:
         statistics: Statistics,
         stop: threading.Event,
         missing: dict[str, float],
+        wake: threading.Event | None = None,
     ) -> None:
         self._options = options
         self._statistics = statistics
         self._stop = stop
         self._missing = missing
+        self._wake = wake or threading.Event()
         self._topic = str(options.delay_topic)
         self._changes = _Changes()
         self._forwarder: Forwarder | None = None
         self._revoked: RevokedIds | None = None
         self._levels: dict[TopicPartition, Level] = {}
-        self._turn = 0
         #: Records to be forwarded singly, to find the one that Kafka refuses.
         self._singly = 0
         #: What Kafka refused, by level and offset: why, and how often.
@@ -146,11 +152,7 @@ class Watch:
             self._client.close(autocommit=False, timeout_ms=2000)
 
     def _step(self) -> None:
-        try:
-            fetched = poll(self._client, timeout_ms=self._patience(), max_records=BATCH)
-        except CorruptRecordError as exc:
-            record = unreadable(self._client, exc)
-            fetched = {TopicPartition(record.topic, record.partition): [record]}
+        fetched = self._read()
         # In this order: a change after the snapshot has the transaction refused.
         group = self._client.group_metadata()
         if self._changes.seen.is_set():
@@ -164,7 +166,8 @@ class Watch:
         if self._forwarder is None:
             return
         self._flow()
-        if self._revoked is not None:
+        soon = _now() + REVOKED_AHEAD_MS
+        if self._revoked is not None and any(at < soon for at in self._ready_at()):
             self._revoked.look()
         try:
             self._forward(self._forwarder, group)
@@ -173,15 +176,42 @@ class Watch:
             logger.info("Delayed messages were not forwarded (%r): looking at what is ours.", exc)
             self._changes.seen.set()
 
+    def _read(self) -> dict[TopicPartition, list[ConsumerRecord]]:
+        """Return what was read, if need be after waiting for it, or for something to be ready."""
+        client, patience = self._client, self._patience()
+        waits = settled(client)
+        self._wake.clear()
+        if self._stop.is_set():
+            return {}
+        client._fetcher.config["fetch_max_wait_ms"] = self._fetch_wait()
+        try:
+            fetched = poll(
+                client, timeout_ms=0 if waits else min(patience, POLL_MS), max_records=2 * BATCH
+            )
+        except CorruptRecordError as exc:
+            record = unreadable(client, exc)
+            return {TopicPartition(record.topic, record.partition): [record]}
+        if waits and patience and not fetched:
+            wait(client, self._wake, patience / 1000)
+        return fetched
+
     def _patience(self) -> int:
         """How long to wait for records, in milliseconds."""
-        if self._forwarder is None:
-            return POLL_MS
-        now, monotonic = _now(), time.monotonic()
+        now = _now()
+        return max(0, int(min([QUIET_MS, *(at - now for at in self._ready_at())])))
+
+    def _ready_at(self) -> list[int]:
+        monotonic = time.monotonic()
         ready = [
             level.ready_at() for level in self._levels.values() if level.blocked_until <= monotonic
         ]
-        return max(0, min([POLL_MS, *(at - now for at in ready if at is not None)]))
+        return [at for at in ready if at is not None]
+
+    def _fetch_wait(self) -> int:
+        """How long a broker may hold a request, in milliseconds: not while one is to be resumed."""
+        now = _now()
+        moments = (level.read_on_at() for level in self._levels.values())
+        return POLL_MS if any(now < at < now + QUIET_MS for at in moments) else QUIET_MS
 
     def _take_over(self) -> None:
         """Begin with what is ours now, from what is committed; first end what others left open."""
@@ -195,10 +225,10 @@ class Watch:
         self._revoked.load()
         first = self._client.beginning_offsets(list(mine))
         for partition in mine:
-            committed = self._client.committed(partition)
-            position = max(first[partition], committed or 0)
-            self._client.seek(partition, position)
-            self._levels[partition] = Level(partition.partition, position)
+            committed = self._client.committed(partition, metadata=True)
+            level = Level(partition.partition, first[partition], committed)
+            self._client.seek(partition, level.position)
+            self._levels[partition] = level
         self._client.resume(*self._client.paused())
         self._statistics.active = True
         logger.info("Forwarding the delayed messages of %s.", self._topic)
@@ -233,56 +263,44 @@ class Watch:
 
     def _forward(self, forwarder: Forwarder, group: Any) -> None:
         """Forward what is ready, in one transaction."""
-        chosen = self._choose()
+        now, monotonic = _now(), time.monotonic()
+        levels = [level for level in self._levels.values() if level.blocked_until <= monotonic]
+        chosen = take(levels, now, 1 if self._singly else BATCH)
         if not chosen:
             return
-        now = _now()
         outgoing: list[Outgoing] = []
-        origins: list[tuple[Level, Entry]] = []
+        origins: list[Entry] = []
         after = Statistics(True)
-        for level, entries in chosen.values():
-            for entry in entries:
-                records = self._outgoing(level, entry, now, after)
-                outgoing += records
-                origins += [(level, entry)] * len(records)
+        for entry in chosen:
+            records = self._outgoing(entry, now, after)
+            outgoing += records
+            origins += [entry] * len(records)
+        leaving: dict[Level, list[Entry]] = {}
+        for entry in chosen:
+            leaving.setdefault(entry.level, []).append(entry)
         offsets = {
-            partition: entries[-1].record.offset + 1 for partition, (_, entries) in chosen.items()
+            TopicPartition(self._topic, level.number): level.commit(entries)
+            for level, entries in leaving.items()
         }
         try:
             forwarder.forward(outgoing, offsets, group)
         except RefusedError as exc:
+            for entry in chosen:
+                entry.level.give_back(entry)
             self._refuse(exc, origins)
             if forwarder.broken:
                 self._renew()
             return
-        for level, entries in chosen.values():
-            level.forwarded(len(entries))
-            self._singly = max(0, self._singly - len(entries))
-            for entry in entries:
-                self._refused.pop((level.number, entry.record.offset), None)
+        for level, entries in leaving.items():
+            level.forwarded(entries)
+        for entry in chosen:
+            self._refused.pop((entry.level.number, entry.record.offset), None)
+        self._singly = max(0, self._singly - len(chosen))
         self._count(after)
 
-    def _choose(self) -> dict[TopicPartition, tuple[Level, list[Entry]]]:
-        """Return what is ready of each level, the levels in turn."""
-        chosen: dict[TopicPartition, tuple[Level, list[Entry]]] = {}
-        left = 1 if self._singly else BATCH
-        now, monotonic = _now(), time.monotonic()
-        partitions = list(self._levels)
-        self._turn += 1
-        for step in range(len(partitions)):
-            partition = partitions[(self._turn + step) % len(partitions)]
-            level = self._levels[partition]
-            if level.blocked_until > monotonic:
-                continue
-            entries = list(level.ready(now, min(left, LEVEL_BATCH)))
-            if entries:
-                chosen[partition] = level, entries
-                left -= len(entries)
-        return chosen
-
-    def _outgoing(self, level: Level, entry: Entry, now: int, count: Statistics) -> list[Outgoing]:
+    def _outgoing(self, entry: Entry, now: int, count: Statistics) -> list[Outgoing]:
         """Return what a record becomes: a message, a hop, one to be discarded, or a letter."""
-        refusal = self._refused.get((level.number, entry.record.offset))
+        refusal = self._refused.get((entry.level.number, entry.record.offset))
         delayed, record = entry.delayed, entry.record
         if delayed is None or refusal is not None:
             count.dead_letters += 1
@@ -310,12 +328,13 @@ class Watch:
         number = delay.level_of(delayed.due - now)
         return [Outgoing(self._topic, record.value, record.key, headers, number)]
 
-    def _refuse(self, exc: RefusedError, origins: list[tuple[Level, Entry]]) -> None:
+    def _refuse(self, exc: RefusedError, origins: list[Entry]) -> None:
         """Kafka will not take a record: it becomes a letter in the next attempt."""
         if exc.index is None:
             self._singly = len(origins)
             return
-        level, entry = origins[exc.index]
+        entry = origins[exc.index]
+        level = entry.level
         key = level.number, entry.record.offset
         before = self._refused.get(key)
         if before is None:
@@ -351,15 +370,15 @@ class Watch:
         if now - self._tidied < TIDY_SECONDS:
             return
         self._tidied = now
-        moved = {}
+        moved: dict[TopicPartition, OffsetAndMetadata] = {}
         for partition, level in self._levels.items():
-            position = self._client.position(partition)
-            if not level and position is not None and position > level.committed:
-                moved[partition] = position
+            level.pass_over(self._client.position(partition) or 0)
+            if not level and level.position > level.committed:
+                moved[partition] = level.commit(())
         if moved and self._forwarder is not None:
             self._forwarder.forward([], moved, group)
-            for partition, position in moved.items():
-                self._levels[partition].committed = position
+            for partition in moved:
+                self._levels[partition].forwarded(())
         if now - self._deleted >= DELETE_SECONDS:
             self._deleted = now
             self._delete(self._levels.items())

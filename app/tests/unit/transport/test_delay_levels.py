@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.structs import TopicPartition
+from kafka.structs import OffsetAndMetadata, TopicPartition
 
+from kombu_kafka.delay import level as delay_level
 from kombu_kafka.delay import messages as delay
-from kombu_kafka.delay.level import AHEAD_MS, Level
+from kombu_kafka.delay.level import AHEAD_MS, HOLD_MS, Entry, Level, take
 from kombu_kafka.delay.single_owner import SingleOwnerAssignor
 
 MONTHS_MS = 90 * 86_400_000
@@ -37,6 +39,13 @@ def test_a_level_never_waits_longer_than_what_is_left_and_is_the_highest_such(le
     assert level == delay.LEVELS - 1 or delay.wait_ms(level + 1) > left
 
 
+def forward(level: Level, entries: list[Entry]) -> OffsetAndMetadata:
+    """Forward entries as a dispatcher does; return what Kafka was told."""
+    told = level.commit(entries)
+    level.forwarded(entries)
+    return told
+
+
 @given(
     st.integers(1, MONTHS_MS),
     st.lists(st.integers(0, 50), min_size=60, max_size=60),
@@ -47,34 +56,55 @@ def test_a_message_arrives_never_early_and_not_late_however_slow_the_hops(
     """Each hop loses up to 50 ms; what was lost is made up for by the levels below."""
     now, due, hops = 0, left, 0
     while True:
-        level = Level(delay.level_of(due - now), 0)
+        level = Level(delay.level_of(due - now))
         level.push([message(now, due)])
         ready = level.ready_at()
         assert ready is not None
+        assert take([level], ready - 1, 9) == []
         now = max(now, ready) + pauses[hops % len(pauses)]
+        (entry,) = take([level], now, 9)
+        assert entry.due == due
         hops += 1
         if now >= due:
             break
     assert due <= now <= due + 50
-    assert hops <= 2 * delay.LEVELS + left // delay.wait_ms(delay.LEVELS - 1)
+    # Below what is held in memory there are no hops any more.
+    assert hops <= 1 + (left // HOLD_MS).bit_length() + left // delay.wait_ms(delay.LEVELS - 1)
 
 
-@given(st.lists(st.tuples(st.integers(0, 40), st.integers(100, 199)), min_size=1, max_size=40))
-def test_who_waits_behind_others_is_late_by_the_finest_level_at_most(
-    arrivals: list[tuple[int, int]],
-) -> None:
-    level, now, records = Level(0, 0), 0, []
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30_000)), min_size=1, max_size=40))
+def test_nobody_waits_behind_others(arrivals: list[tuple[int, int]]) -> None:
+    """What stays in a level is taken at the moment it is due, whatever lies before it."""
+    levels: dict[int, Level] = {}
+    now = 0
     for offset, (gap, left) in enumerate(arrivals):
         now += gap
-        records.append(message(now, now + left, offset))
-    level.push(records)
-    clock = 0
-    while len(level):
-        clock = max(clock, level.ready_at() or 0)
-        for entry in list(level.ready(clock, 1)):
-            assert entry.delayed is not None
-            assert 0 <= clock - entry.delayed.due <= delay.BASE_MS
-            level.forwarded(1)
+        number = delay.level_of(left)
+        level = levels.setdefault(number, Level(number))
+        level.push([message(now, now + left, offset)])
+    while any(levels.values()):
+        clock = min(at for level in levels.values() if (at := level.ready_at()) is not None)
+        taken = take(list(levels.values()), clock, 99)
+        assert taken
+        for entry in taken:
+            assert clock == (entry.due if entry.stays else entry.waited)
+            forward(entry.level, [entry])
+
+
+def test_what_is_due_goes_before_what_only_goes_to_another_level() -> None:
+    crowd, few = Level(9), Level(2)
+    crowd.push([message(0, 90_000 - 10 * offset, offset) for offset in range(20)])
+    now = delay.wait_ms(9)
+    few.push([message(now - 500, now - number, number) for number in range(5)])
+    taken = take([crowd, few], now, 8)
+    assert [entry.due for entry in taken[:5]] == [now - 4, now - 3, now - 2, now - 1, now]
+    # And of those that can wait the ones that are due first; also once their time has come.
+    assert [entry.record.offset for entry in taken[5:]] == [19, 18, 17]
+    for entry in taken:
+        entry.level.give_back(entry)
+    assert take([crowd, few], now, 8) == taken
+    (late,) = take([crowd, few], 90_000, 1)
+    assert late.due == 90_000 - 10 * 16
 
 
 def test_a_level_is_read_a_second_ahead_and_gives_only_what_is_ready() -> None:
@@ -84,9 +114,53 @@ def test_a_level_is_read_a_second_ahead_and_gives_only_what_is_ready() -> None:
     assert (level.ready_at(), len(level)) == (800, 2)
     assert not level.full(1300 - AHEAD_MS)
     assert level.full(1299 - AHEAD_MS)
-    assert [entry.record.offset for entry in level.ready(1299, 10)] == [7]
-    level.forwarded(1)
-    assert (level.committed, level.ready_at()) == (8, 1300)
+    first = take([level], 1299, 10)
+    assert [entry.record.offset for entry in first] == [7]
+    assert forward(level, first).offset == 9
+    assert (level.committed, level.ready_at()) == (9, 1300)
+
+
+def test_what_is_read_ahead_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delay_level, "MAX_HELD", 3)
+    monkeypatch.setattr(delay_level, "MAX_SPAN", 50)
+    level = Level(6)
+    level.push([message(0, 7000, offset) for offset in range(5)])
+    # Two more than may stay go to a finer level.
+    assert level.ready_at() == 6400
+    leaving = take([level], 6400, 9)
+    assert [entry.record.offset for entry in leaving] == [3, 4]
+    forward(level, leaving)
+    level.push([message(6400, 10**6, 60)])
+    assert level.read_on_at() == math.inf  # its commit must tell of all since the first
+    forward(level, take([level], 7000, 9))
+    assert level.read_on_at() < math.inf
+
+
+@given(
+    st.lists(st.integers(1, 3), min_size=1, max_size=60),
+    st.data(),
+)
+def test_a_successor_knows_exactly_what_was_forwarded(gaps: list[int], data: st.DataObject) -> None:
+    """Whatever was forwarded in whatever order, over several owners, with gaps in the offsets."""
+    offsets, at = [], 5
+    for gap in gaps:
+        at += gap
+        offsets.append(at)
+    records = {offset: message(0, 10**6 + offset * 7919 % 101, offset) for offset in offsets}
+    told, forwarded = OffsetAndMetadata(5, "", -1), set[int]()
+    for _ in range(3):
+        level = Level(20, 0, told)
+        upto = data.draw(st.integers(0, len(offsets)))
+        level.push([records[o] for o in offsets[:upto] if o >= level.position])
+        assert set(level._entries) == {o for o in offsets[:upto] if o not in forwarded}
+        for size in data.draw(st.lists(st.integers(1, 9), max_size=3)):
+            if entries := take([level], 2 * 10**8, size):
+                told = forward(level, entries)
+                forwarded |= {entry.record.offset for entry in entries}
+                assert level.committed == told.offset
+    last = Level(20, 0, told)
+    last.push([records[o] for o in offsets if o >= last.position])
+    assert set(last._entries) == set(offsets) - forwarded
 
 
 @given(
