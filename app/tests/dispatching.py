@@ -1,7 +1,7 @@
-"""A dispatcher as a process of its own, for tests that kill it: `python -m tests.dispatching URL JSON`.
+"""A dispatcher as a process of its own, to be killed: `python -m tests.dispatching URL JSON [MS]`.
 
 It prints "active" when it is at work. Its session is short, so that a kill is noticed soon; a
-broker must allow that (group.min.session.timeout.ms).
+broker must allow that (group.min.session.timeout.ms). MS is another session timeout.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from kombu_kafka.options import Options
 
 def main() -> None:
     """Run until killed."""
-    delay_watch.SESSION_MS, delay_watch.HEARTBEAT_MS = 1000, 250
+    session = int(sys.argv[3]) if len(sys.argv) > 3 else 1000
+    delay_watch.SESSION_MS, delay_watch.HEARTBEAT_MS = session, min(1000, session // 4)
     thread = dispatcher.Dispatcher(Options.of(sys.argv[1], json.loads(sys.argv[2])))
     thread.start()
     told = False

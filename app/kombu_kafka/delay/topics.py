@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Mapping
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import AuthorizationError, TopicAlreadyExistsError
+from kafka.errors import AuthorizationError, KafkaError, TopicAlreadyExistsError
+from kafka.structs import TopicPartition
 
 from ..errors import ConfigurationError
 from ..options import Options
 from ..topics import admin_client
 
-__all__ = ("LEVELS", "ensure", "group_of", "revoked_topic")
+__all__ = ("LEVELS", "delete", "ensure", "group_of", "revoked_topic")
+
+logger = logging.getLogger(__name__)
 
 #: Partitions of the delay topic that are used.
 LEVELS = 26
@@ -65,6 +69,23 @@ def ensure(options: Options) -> None:
         with admin_client(options) as admin:
             _ensure(admin, options, options.delay_topic)
         _ready.add(options)
+
+
+def delete(options: Options, offsets: Mapping[TopicPartition, int]) -> None:
+    """Delete what lies before these offsets; where that can't be, it is said in the log."""
+    if not offsets:
+        return
+    try:
+        admin = KafkaAdminClient(**options.client_settings())
+        try:
+            admin.delete_records(dict(offsets), timeout_ms=5000)
+        finally:
+            admin.close()
+    except KafkaError as exc:
+        logger.warning(
+            "What was forwarded stays on the disks of %s (%s): this client needs the Delete "
+            "operation on it.", options.delay_topic, exc,
+        )  # fmt: skip
 
 
 def _ensure(admin: KafkaAdminClient, options: Options, name: str) -> None:

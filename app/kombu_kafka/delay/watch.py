@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, KafkaAdminClient
+from kafka import ConsumerRebalanceListener
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CorruptRecordError, KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
@@ -19,11 +18,11 @@ from ..clients.fetching import poll, settled, wait
 from ..options import Options
 from . import letters as delay_letters
 from . import messages as delay
+from . import topics as delay_topics
 from .forwarder import Forwarder, Outgoing, RefusedError
 from .level import Entry, Level, take
 from .revoked import RevokedIds
 from .single_owner import SingleOwnerAssignor
-from .topics import group_of
 
 __all__ = ("Statistics", "Watch")
 
@@ -126,7 +125,7 @@ class Watch:
         self._tidied = self._deleted = time.monotonic()
         self._client = new_consumer(
             options,
-            group_id=group_of(options),
+            group_id=delay_topics.group_of(options),
             partition_assignment_strategy=[SingleOwnerAssignor],
             session_timeout_ms=SESSION_MS,
             heartbeat_interval_ms=HEARTBEAT_MS,
@@ -237,7 +236,7 @@ class Watch:
         """Have a new forwarder; that ends whatever the last one, ours or not, left open."""
         self._end_forwarder()
         self._forwarder = Forwarder(
-            self._options, group_of(self._options), self._client.topics, self._missing
+            self._options, delay_topics.group_of(self._options), self._client.topics, self._missing
         )
 
     def _end_forwarder(self) -> None:
@@ -381,24 +380,8 @@ class Watch:
                 self._levels[partition].forwarded(())
         if now - self._deleted >= DELETE_SECONDS:
             self._deleted = now
-            self._delete(self._levels.items())
-
-    def _delete(self, levels: Iterable[tuple[TopicPartition, Level]]) -> None:
-        """Delete what is forwarded."""
-        offsets = {partition: level.committed for partition, level in levels if level.committed}
-        if not offsets:
-            return
-        try:
-            admin = KafkaAdminClient(**self._options.client_settings())
-            try:
-                admin.delete_records(offsets, timeout_ms=5000)
-            finally:
-                admin.close()
-        except KafkaError as exc:
-            logger.warning(
-                "What was forwarded stays on the disks of %s (%s): this client needs the Delete "
-                "operation on it.", self._topic, exc,
-            )  # fmt: skip
+            offsets = {tp: level.committed for tp, level in self._levels.items() if level.committed}
+            delay_topics.delete(self._options, offsets)
 
 
 def _now() -> int:

@@ -80,7 +80,7 @@ class Dispatchers:
     """Two of them; the one at work can be killed."""
 
     def __init__(self, url: str) -> None:
-        self._command = [sys.executable, "-m", "tests.dispatching", url, "{}"]
+        self._command = [sys.executable, "-m", "tests.dispatching", url, "{}", "6000"]
         self._running: list[subprocess.Popen[bytes]] = []
         for _ in range(2):
             self._start()
@@ -167,9 +167,10 @@ def measure(arguments: argparse.Namespace, kafka: LocalKafka) -> dict[str, Any]:
                 del kills[0]
         used, memory = dispatchers.usage()
         upto = int(time.time() * 1000) - 2000
-        for _ in range(20 if arguments.kills else 5):
-            seen.look(0.5)
         expected = {number for number, at in due.items() if at <= upto}
+        deadline = time.time() + 60
+        while time.time() < deadline and not seen.late.keys() >= expected:
+            seen.look(0.5)
         late = [at for number, at in seen.late.items()]
         result: dict[str, Any] = {
             "published": len(due), "publish_rate": round(len(due) / published),

@@ -1,0 +1,92 @@
+"""Waiting between two polls: what ends it, and that it is not polled meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kafka.future import Future
+
+from kombu_kafka.clients import fetching
+from kombu_kafka.clients.fetching import settled, wait
+
+LONG = 60.0
+
+
+@pytest.fixture
+def client() -> Any:
+    """What `wait` sees of a consumer that reads one partition, with a request under way."""
+    return SimpleNamespace(
+        _fetcher=SimpleNamespace(
+            _fetch_futures=[Future()], _reset_task=None, _validation_task=None
+        ),
+        _coordinator=SimpleNamespace(need_rejoin=lambda: False, coordinator_id=1),
+        _subscription=SimpleNamespace(fetchable_partitions=lambda: ["tasks-0"]),
+    )
+
+
+def waiting(client: Any, wake: threading.Event) -> threading.Thread:
+    thread = threading.Thread(target=wait, args=(client, wake, LONG), daemon=True)
+    thread.start()
+    return thread
+
+
+def test_an_answer_ends_the_wait(client: Any) -> None:
+    thread = waiting(client, threading.Event())
+    client._fetcher._fetch_futures[0].success(None)
+    thread.join(LONG / 2)
+    assert not thread.is_alive()
+
+
+def test_a_request_that_fails_ends_it_too(client: Any) -> None:
+    thread = waiting(client, threading.Event())
+    client._fetcher._fetch_futures[0].failure(OSError())
+    thread.join(LONG / 2)
+    assert not thread.is_alive()
+
+
+def test_an_answer_that_came_after_the_poll_is_not_missed(client: Any) -> None:
+    client._fetcher._fetch_futures[0].success(None)
+    waiting(client, threading.Event()).join(LONG / 2)
+    wake = threading.Event()
+    wait(client, wake, LONG)
+    assert wake.is_set()
+
+
+def test_whoever_asks_something_of_the_thread_ends_it(client: Any) -> None:
+    wake = threading.Event()
+    thread = waiting(client, wake)
+    wake.set()
+    thread.join(LONG / 2)
+    assert not thread.is_alive()
+
+
+def test_a_member_that_must_rejoin_does_not_wait(client: Any) -> None:
+    client._coordinator.need_rejoin = lambda: True
+    assert not settled(client)
+    wait(client, threading.Event(), LONG)
+
+
+def test_a_member_hears_of_a_rebalance_while_it_waits(client: Any) -> None:
+    answers = iter([False, True])
+    client._coordinator.need_rejoin = lambda: next(answers)
+    wait(client, threading.Event(), LONG)
+    assert list(answers) == []
+
+
+def test_nobody_waits_long_where_no_request_could_be_sent(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "LOOK_SECONDS", LONG)
+    client._fetcher._fetch_futures.clear()
+    thread = waiting(client, threading.Event())
+    thread.join(LONG / 2)
+    assert not thread.is_alive()
+
+
+def test_a_client_without_a_coordinator_is_polled_the_old_way(client: Any) -> None:
+    assert settled(client)
+    client._coordinator.coordinator_id = None
+    assert not settled(client)
