@@ -21,12 +21,13 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from kombu_kafka import topics as kafka_topics
-from kombu_kafka.errors import ConfigurationError, KombuKafkaError
+from kombu_kafka.errors import AuthenticationError, ConfigurationError, KombuKafkaError
 from kombu_kafka.options import Options
 from scheduler.broker import broker_options
 from scheduler.dlq.command import dlq
 from scheduler.exporter.command import exporter
 from scheduler.factory import import_tasks
+from scheduler.preflight import EX_CONFIG
 from scheduler.settings import Settings, SettingsError
 from scheduler.smoke import Progress, SmokeResult
 
@@ -59,6 +60,12 @@ class Usage(Failure):
     exit_code = 2
 
 
+class Refused(Failure):
+    """The brokers don't let this client in."""
+
+    exit_code = EX_CONFIG
+
+
 def _plain_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Turn our errors into a sentence and an exit code."""
 
@@ -66,6 +73,8 @@ def _plain_errors(command: Callable[P, R]) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
+        except AuthenticationError as exc:
+            raise Refused(str(exc)) from exc
         except (SettingsError, ConfigurationError) as exc:
             raise Usage(str(exc)) from exc
         except KombuKafkaError as exc:

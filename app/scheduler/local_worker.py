@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +28,7 @@ class LocalWorker:
     Args:
         broker_url: What it consumes from.
         partitions: The partitions bound to it; none: it shares them with its group.
-        directory: Where its log, its journal and its notify socket lie.
+        directory: Where its log and its journal lie.
         environ: More of its environment.
         name: What it is called in tables and logs.
         arguments: More of its command line.
@@ -45,7 +46,8 @@ class LocalWorker:
         self.name = name or f"worker-{'-'.join(map(str, partitions)) or 'group'}"
         self.log = directory / f"{self.name}.log"
         self.state = directory / f"{self.name}.state"
-        self._socket = directory / f"{self.name}.notify"
+        # In the abstract namespace: a path may hold 107 characters at most.
+        self._socket = f"scheduler-{self.name}-{uuid.uuid4().hex}"
         self._environ = {
             **os.environ,
             "CELERY_BROKER_URL": broker_url,
@@ -53,7 +55,7 @@ class LocalWorker:
             "CUSTOM_PARTITION": ",".join(map(str, partitions)),
             **({"CELERY_ORDERING": "partition"} if partitions else {}),
             "STATE_DIRECTORY": str(self.state),
-            "NOTIFY_SOCKET": str(self._socket),
+            "NOTIFY_SOCKET": f"@{self._socket}",
             **(environ or {}),
         }
         self._arguments = tuple(arguments)
@@ -76,10 +78,9 @@ class LocalWorker:
         """Start the process; `wait_ready` waits until it consumes its partitions."""
         self.state.mkdir(parents=True, exist_ok=True)
         self._close()
-        self._socket.unlink(missing_ok=True)
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.setblocking(False)
-        self._notify.bind(str(self._socket))
+        self._notify.bind(f"\0{self._socket}")
         self.ready = False
         # -W: Celery warns of root, which a container or a demo may well be.
         command = [sys.executable, "-W", "ignore", "-m", "celery", "-A", "scheduler", "worker"]

@@ -21,6 +21,7 @@ PASSWORDS = {
     "alice": "al@ice/se:cret,=1",
     "worker": "the workers' password",
     "producer": "the producers' password",
+    "operator": "the operators' password",
     "nobody": "nobodys password",
     "team=a,b": "a name that SCRAM must escape",
 }

@@ -145,7 +145,7 @@ def unpicklable(self: Task) -> None:
 
 @shared_task(
     bind=True, name="tests.fails_until", autoretry_for=(ConnectionError,), max_retries=1,
-    default_retry_delay=0.1,
+    default_retry_delay=0.5,
 )  # fmt: skip
 def fails_until(self: Task, cause: str) -> None:
     """Fail until a file is there: the cause is mended."""

@@ -105,6 +105,10 @@ class ExchangeChannel(virtual.Channel):
             exchange["table"][:] = [row for row in exchange["table"] if row[2] != queue]
         return True
 
+    def after_reply_message_received(self, queue: str) -> None:
+        """Delete a queue for replies; it may be gone already, and was never a topic."""
+        self.delete_transient(queue)
+
     def queue_bind(
         self, queue: str, exchange: str | None = None, routing_key: str = "",
         arguments: Any = None, **kwargs: Any,

@@ -95,9 +95,10 @@ class Plain:
         self.app: Celery = Celery("plain-client", broker=self.url, backend=self.results)
         self.app.conf.update(broker_transport_options=self.options, **self.settings)
 
-    def start(self, *arguments: str, command: str = "worker") -> subprocess.Popen[bytes]:
-        """Start a worker; `ready` waits for it."""
-        environ = {
+    @property
+    def environ(self) -> dict[str, str]:
+        """The environment of the app's processes."""
+        return {
             **os.environ,
             "PLAIN_BROKER": self.url,
             "PLAIN_RESULTS": self.results,
@@ -106,11 +107,14 @@ class Plain:
             "PLAIN_QUEUES": ",".join(self.queues),
             "PLAIN_LEDGER": str(self.ledger),
         }
+
+    def start(self, *arguments: str, command: str = "worker") -> subprocess.Popen[bytes]:
+        """Start a worker; `ready` waits for it."""
         with self.log.open("ab") as out:
             process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", "celery", "-A", "tests.plain", command,
                  "-l", "INFO", *arguments],
-                env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                env=self.environ, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
                 cwd=self.directory, start_new_session=True,
                 preexec_fn=processes.dies_with_parent(),
             )  # fmt: skip

@@ -147,6 +147,16 @@ def test_pools_grow_and_shrink(fleet: System, remote: Remote) -> None:
         assert "Pool restarts not enabled" in reply["error"]
 
 
+def test_the_command_purge_empties_the_queue(fleet: System) -> None:
+    """Of partitions that nobody consumes, it says how many tasks there were."""
+    for number in range(6):
+        fleet.send("tests.note", partition=2 + number % 3)
+    done = _celery(fleet, "purge", "-f")
+    assert done.returncode == 0, done.stderr
+    assert "Purged 6 messages from 1 known task queue." in done.stdout
+    assert "No messages purged" in _celery(fleet, "purge", "-f").stdout
+
+
 def test_queues_come_and_go_at_run_time(
     fleet: System, remote: Remote, names: list[str], ledger: Ledger
 ) -> None:
