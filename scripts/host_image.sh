@@ -12,7 +12,7 @@ INCLUDE=systemd,systemd-sysv,dbus,python3,python3-apt,iproute2,procps,sudo,ca-ce
 # What roles will install: downloaded only, into apt's cache, so that each host made of this image
 # need not fetch it again. apt checks these files as it checks any; outdated ones are not used.
 PREFETCH=(openjdk-17-jre-headless python3-venv acl
-  prometheus prometheus-alertmanager prometheus-node-exporter)
+  prometheus prometheus-alertmanager prometheus-node-exporter nginx-light)
 
 die() { printf '%s\n' "host image: $*" >&2; exit 1; }
 
