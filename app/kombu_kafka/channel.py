@@ -273,6 +273,15 @@ class Channel(QueueMethods):
         """How often a message may be begun that takes its process down."""
         return self.connection.options.delivery_limit
 
+    def may_begin(self, delivery_tag: int) -> bool:
+        """Whether a message that waited here may be begun: its partition is still this process's.
+
+        Not so after the process was frozen, until Kafka has confirmed that it is the owner.
+        """
+        if is_transient_tag(delivery_tag):
+            return True
+        return self.connection.consumer.inbox.may_begin(delivery_tag)
+
     def attempt_failed(self, delivery_tag: int) -> int:
         """Count a message that took the process down which worked on it; return how often it did.
 

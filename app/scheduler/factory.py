@@ -19,6 +19,7 @@ from scheduler.preflight import EX_CONFIG, end, is_celery_command, refuse_bad_st
 from scheduler.readiness import say_stopping
 from scheduler.revocation import remember_revoked
 from scheduler.settings import Settings, SettingsError
+from scheduler.state import own_state_directory
 
 __all__ = ["configure", "create_app", "import_tasks"]
 
@@ -84,8 +85,6 @@ def configure(celery: Celery, settings: Settings) -> Celery:
         sign(celery)
     celery.conf.imports = (*celery.conf.imports, "scheduler.smoke_tasks")
     logging.getLogger("kafka").setLevel(logging.WARNING)  # it tells every connection at INFO
-    if settings.state_directory is not None:
-        note_what_runs(celery, settings.state_directory)
     celery.steps["consumer"].add("scheduler.readiness:Readiness")
     remember_revoked()
     celery.steps["worker"].add("scheduler.worker_metrics:WorkerMetrics")
@@ -96,7 +95,13 @@ def configure(celery: Celery, settings: Settings) -> Celery:
 
     def on_worker_init(sender: Any, **_: Any) -> None:
         if sender.app is celery:
-            celery.conf.broker_transport_options["worker_name"] = sender.hostname
+            directory = settings.state_directory or own_state_directory(settings, sender.hostname)
+            celery.conf.broker_transport_options |= {
+                "worker_name": sender.hostname,
+                "state_directory": directory,
+            }
+            if directory is not None:
+                note_what_runs(celery, directory)
             refuse_bad_start(celery, settings)
 
     # Celery keeps these for ever, as it does the app.

@@ -173,15 +173,31 @@ class DeadLetterRequest(Request):
     def revoked(self) -> bool:
         """Say whether the task must not run; Celery asks just before it gives it to the pool.
 
-        So this is also where a record ends that took its whole worker down too often: nobody was
+        So this is where a task is given back that waited while its worker lost its partition, and
+        where a record ends that took its whole worker down too often: nobody was
         left then to do what `on_failure` does.
         """
         if super().revoked():
+            return True
+        if self._is_anothers():
             return True
         attempts = self._attempt - 1
         if not attempts or attempts < self.message.channel.delivery_limit:
             return False
         self._give_up(attempts)
+        return True
+
+    def _is_anothers(self) -> bool:
+        """Give a record back, unbegun, where this worker can't be sure to be its owner any more."""
+        message = self.message
+        if self.acknowledged or message.channel.may_begin(message.delivery_tag):
+            return False
+        logger.info(
+            "Task %s[%s] is not begun: nothing was heard of this worker for a while, and its partition "
+            "may be another's.", self.name, self.id,
+        )  # fmt: skip
+        state.task_ready(self)
+        super().reject(requeue=True)
         return True
 
     def _give_up(self, attempts: int) -> None:

@@ -61,7 +61,7 @@ class Settings:
         connect_timeout: Seconds after which brokers that don't answer count as unreachable.
         session_timeout: Seconds without a sign of life after which a worker's partitions may go
             to others.
-        state_directory: Where the transport keeps its journal; None keeps none.
+        state_directory: Where the transport keeps its journal; None: the worker finds a place.
         unit: The systemd unit this process is, if it is one.
         broker_security: The transport's options of TLS and SASL (`BROKER_SECURITY`).
         signing: Celery's settings of message signing (`SIGNING`); empty where tasks are not signed.

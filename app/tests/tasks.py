@@ -18,6 +18,7 @@ from tests.ledger import Ledger
 __all__ = [
     "declared_hard",
     "dies",
+    "eats",
     "fails",
     "fails_until",
     "hangs",
@@ -57,6 +58,14 @@ def dies(self: Task) -> None:
     """Take the child process down, as the kernel does when memory runs out."""
     _note(self, "dies")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task(bind=True, name="tests.eats")
+def eats(self: Task, megabytes: int) -> None:
+    """Take memory until the kernel kills the child; it does so itself where nothing limits it."""
+    _note(self, "eats")
+    eaten = [bytearray(1024 * 1024) for _ in range(megabytes)]
+    os.kill(os.getpid(), signal.SIGKILL if eaten else 0)
 
 
 @shared_task(bind=True, name="tests.kills")

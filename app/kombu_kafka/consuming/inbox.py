@@ -333,6 +333,11 @@ class Inbox:
             found = self._in_flight.get(tag)
             return found[0] if found else None
 
+    def may_begin(self, tag: int) -> bool:
+        """Whether a delivery that waited in this process is still its own to work on."""
+        with self._lock:
+            return tag in self._in_flight and time.monotonic() <= self._lease
+
     def settle(self, tag: int) -> bool:
         """A delivery is done with: its offset may be committed, what waited for it may go.
 

@@ -16,7 +16,7 @@ One file a partition::
 The journal speaks only where Kafka's last word for the partition was this journal's: the word it
 began upon, or a commit that carries its id. Anything else was said by a person who moved the
 offsets to have records run again, or by another host that owned the partition meanwhile: then the
-journal is set aside.
+journal is set aside. Where Kafka has no word any more, the last that it had from this journal holds.
 
 The topic's id and each record's timestamp keep a journal from speaking of other records that have
 the same offsets (a topic that was deleted and made again).
@@ -104,6 +104,11 @@ class Journal:
             self._give_up(exc)
 
     @property
+    def told(self) -> int | None:
+        """The offset that Kafka was told last; None for none."""
+        return None if self._told[0] < 0 else self._told[0]
+
+    @property
     def lines(self) -> int:
         """Number of lines in the file, its head not counted."""
         return self._lines
@@ -155,6 +160,15 @@ class Journal:
         """Set the journal aside unless Kafka's last word was this journal's."""
         if self.id and (word == self._told or (journal == self.id and word[0] >= self._told[0])):
             self._told = word
+            return
+        if self.id and word[0] < 0:
+            logger.warning(
+                "Kafka has no offset of the group %s for %s-%d: it forgets those of groups without "
+                "workers (offsets.retention.minutes). Going on from offset %d, which it had by "
+                "journal %s; what was done above it may run again. To start over, reset the offsets.",
+                self._identity.group, self._identity.topic, self._identity.partition,
+                self._told[0], self.path,
+            )  # fmt: skip
             return
         if self.id and (self.done or self._told[0] >= 0):
             logger.warning(

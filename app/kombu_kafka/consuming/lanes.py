@@ -45,19 +45,20 @@ def open_lane(
     said = _said(partition, committed)
     journal = _journal(client, options, partition, topic_id, committed, said)
     anew = said is not None and said.topic not in ("", commit_metadata.digest(topic_id))
+    offset = committed.offset if committed else journal.told if journal else None
     position, lost = first, 0
-    if committed is not None and (anew or committed.offset > end):
+    if offset is not None and (anew or offset > end):
         logger.warning(
             "The group %s committed offset %d of %s-%d, %s: starting at its first record, "
-            "offset %d.", options.group_id, committed.offset, partition.topic, partition.partition,
+            "offset %d.", options.group_id, offset, partition.topic, partition.partition,
             "a topic that was deleted and made anew since" if anew else
             f"which ends at {end}: the topic was made anew or cut short", first,
         )  # fmt: skip
         said = None
-    elif committed is not None:
-        position = max(committed.offset, first)
-        if committed.offset < first:
-            gone = range(committed.offset, first)
+    elif offset is not None:
+        position = max(offset, first)
+        if offset < first:
+            gone = range(offset, first)
             done, at_hand = said.done if said else (), journal.done if journal else {}
             lost = sum(not within(done, offset) and offset not in at_hand for offset in gone)
             _complain_of_loss(partition, gone, lost)

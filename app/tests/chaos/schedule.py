@@ -22,7 +22,7 @@ KINDS = {
 
 
 #: Seconds that a fault takes besides how long it lasts: a broker catches up, a worker starts.
-TAKES = {"kill-broker": 10.0, "kill-at-join": 10.0}
+TAKES = {"kill-broker": 24.0, "kill-at-join": 14.0}
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Fault:
 def draw(
     seed: int, seconds: float, session_timeout: float, kinds: Collection[str] = tuple(KINDS)
 ) -> list[Fault]:
-    """Draw faults for `seconds`, every kind once before any comes a second time.
+    """Draw faults for `seconds`, every kind once before any comes a second time: that at the least.
 
     Args:
         seed: What the faults follow from.
-        seconds: How long they shall last together, at the least.
+        seconds: How long they shall last together; with 0 every kind comes once, soon after another.
         session_timeout: Some freezes last longer than this, most don't.
         kinds: Which may come.
     """
@@ -61,9 +61,9 @@ def draw(
     chance.shuffle(deck)
     faults: list[Fault] = []
     total = 0.0
-    while total < seconds:
+    while total < seconds or deck:
         kind = deck.pop() if deck else chance.choices([*weights], [*weights.values()])[0]
-        pause = chance.uniform(0.5, 4)
+        pause = chance.uniform(0.5, 4 if seconds else 1.5)
         lasts = chance.uniform(0.5, 4)
         if kind == "freeze" and chance.random() < 0.3:
             lasts = session_timeout + chance.uniform(1, 4)

@@ -11,8 +11,8 @@ from tests.chaos.history import Event
 
 __all__ = ["SETTLE", "Verdict", "judge"]
 
-#: Seconds from a task's end until Kafka must know it: `commit_interval`, a transaction, a slow machine.
-SETTLE = 2.0
+#: Seconds from a task's end until Kafka must know it: `commit_interval`, a rebalance, a slow machine.
+SETTLE = 3.0
 
 #: Part of the session after which whoever is not heard of may have lost its partitions: its last
 #: sign of life may have been a heartbeat's interval, a third of the session, before it froze.
@@ -88,7 +88,9 @@ class Verdict:
 
 
 class _Judge:
-    def __init__(self, ordered: bool, rewinds: bool, session: float) -> None:
+    def __init__(
+        self, ordered: bool, rewinds: bool, session: float, trouble: list[tuple[float, float]]
+    ) -> None:
         self.verdict = Verdict()
         self.ordered, self.rewinds, self.session = ordered, rewinds, session
         self.runs: defaultdict[Task, list[Run]] = defaultdict(list)
@@ -100,7 +102,7 @@ class _Judge:
         self.kills: defaultdict[str, list[float]] = defaultdict(list)
         self.freezes: defaultdict[str, list[Freeze]] = defaultdict(list)
         #: Stretches in which brokers were in trouble, so that commits took longer.
-        self.trouble: list[tuple[float, float]] = []
+        self.trouble = trouble
 
     def start(self, event: Event) -> None:
         lane, number = event["lane"], event["n"]
@@ -128,8 +130,7 @@ class _Judge:
     def hit(self, event: Event) -> None:
         worker, kind = event.get("worker"), event["kind"]
         if worker is None:
-            self.trouble.append((event["since"], event["t"]))
-            return
+            return  # a broker: see trouble
         if kind == "freeze":
             freeze = Freeze(event["t"])
             self.freezes[worker].append(freeze)
@@ -170,7 +171,7 @@ class _Judge:
             self.verdict.faults.append(f"{what} has a second record, the first was {before.at}")
         elif before.killed or self._out(before, run.begun):
             self.verdict.repeats_running += 1
-        elif self._unsettled(before, run.begun):
+        elif self._unsettled(before, run):
             self.verdict.repeats_unsettled += 1
         else:
             self.verdict.unexplained += 1
@@ -183,16 +184,21 @@ class _Judge:
         """Say whether it ran when its worker was frozen, for so long that it lost its place."""
         return run.freeze is not None and run.freeze.long(now, self.session)
 
-    def _unsettled(self, run: Run, now: float) -> bool:
-        """Say whether its worker was hit before Kafka can have heard of the run's end."""
+    def _unsettled(self, run: Run, again: Run) -> bool:
+        """Say whether its worker lost its place before Kafka can have heard of the run's end.
+
+        It was hit, or the group's coordinator was away for so long that the group began anew.
+        """
         if run.ended is None:
             return False
         known = run.ended + SETTLE
         for since, until in sorted(self.trouble):
             if since <= known and run.ended <= until:
                 known = max(known, until + SETTLE)
+                if again.worker != run.worker and Freeze(since, until).long(until, self.session):
+                    return True
         freezes = self.freezes[run.worker]
-        hits = [freeze.since for freeze in freezes if freeze.long(now, self.session)]
+        hits = [freeze.since for freeze in freezes if freeze.long(again.begun, self.session)]
         return any(run.begun <= hit <= known for hit in (*hits, *self.kills[run.worker]))
 
     def _in_order(self, lane: str, number: int, again: bool) -> None:
@@ -226,7 +232,10 @@ def judge(
         session: Seconds without a sign of life after which a worker's partitions go to others.
         dead: The tasks that are dead letters.
     """
-    court = _Judge(ordered, rewinds, session)
+    events = list(events)
+    # A broker's trouble is noted when it is over, and may explain what happened before.
+    trouble = [(event["since"], event["t"]) for event in events if "since" in event]
+    court = _Judge(ordered, rewinds, session, trouble)
     confirmed: set[Task] = set()
     for event in events:
         kind = event["e"]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scheduler.local_worker import LocalWorker
+from tests.chaos.run import children
 from tests.ledger import Ledger
+from tests.memory_group import MemoryGroup, memory_group
 
 Value = Callable[[Any, str], str]
 
@@ -43,16 +45,21 @@ def _run_until_done(system: Any, worker: LocalWorker) -> int:
     return deaths
 
 
-@pytest.mark.parametrize(("pool", "how"), [("prefork", "parent"), ("solo", "segfault")])
+@pytest.mark.parametrize(
+    ("pool", "how", "given"),
+    [("prefork", "parent", True), ("solo", "segfault", False), ("gevent", "exit", True)],
+)
 @pytest.mark.slow
 def test_a_task_that_kills_its_worker_is_given_up_and_those_behind_it_run(
-    system: Any, ledger: Ledger, kafka_value: Value, pool: str, how: str
+    system: Any, ledger: Ledger, kafka_value: Value, pool: str, how: str, given: bool
 ) -> None:
+    """Also where the worker was not given a state directory: it makes one."""
     system.send("tests.note", partition=0)
     killer = system.send("tests.kills", how, partition=0)
     system.send("tests.note", partition=0)
     system.arguments = ("-P", pool)
-    worker = system.worker(0)
+    state = {} if given else {"STATE_DIRECTORY": "", "XDG_STATE_HOME": str(system.directory)}
+    worker = system.worker(0, **state)
     assert _run_until_done(system, worker) == LIMIT
     assert _events(ledger, "note", "kills") == ["note", *["kills"] * LIMIT, "note"]
     (letter,) = system.dead_letters()
@@ -60,6 +67,32 @@ def test_a_task_that_kills_its_worker_is_given_up_and_those_behind_it_run(
     assert kafka_value(letter, "dlq-reason") == "delivery-limit"
     assert kafka_value(letter, "dlq-exception") == "WorkerLostError"
     assert kafka_value(letter, "dlq-message") == "The worker died 3 times while this task ran."
+    assert given != (system.directory / "kombu-kafka").exists()
+
+
+@pytest.fixture
+def limited() -> Iterator[MemoryGroup]:
+    """Room for a worker, not for a task that eats."""
+    with memory_group(500 * 1024 * 1024) as group:
+        yield group
+
+
+def test_a_task_that_runs_out_of_memory_is_given_up_and_those_behind_it_run(
+    limited: MemoryGroup, system: Any, ledger: Ledger, kafka_value: Value
+) -> None:
+    """Killed by the kernel, as within a unit's MemoryMax; the worker lives."""
+    worker = system.worker(0)
+    worker.start()
+    worker.wait_ready()
+    limited.add(worker.pid, *children(worker.pid))
+    eater = system.send("tests.eats", 1000, partition=0)
+    system.send("tests.note", partition=0)
+    system.wait_done(120)
+    assert _events(ledger, "eats", "note") == [*["eats"] * LIMIT, "note"]
+    (letter,) = system.dead_letters()
+    assert kafka_value(letter, "id") == eater
+    assert kafka_value(letter, "dlq-reason") == "worker-lost"
+    assert not limited.real or limited.kills() == LIMIT
 
 
 @pytest.mark.slow

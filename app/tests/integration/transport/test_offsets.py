@@ -180,6 +180,34 @@ def test_offsets_moved_by_a_person_hold_against_journal_and_metadata(
     assert "somebody else, who wants records to run again" in caplog.text
 
 
+def test_where_kafka_forgot_the_group_the_journal_goes_on(
+    connect: Connect,
+    publish: Any,
+    look: Look,
+    topic: str,
+    kafka: LocalKafka,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A group without workers loses its offsets after offsets.retention.minutes."""
+    publish(topic, 10)
+    worker = Worker(connect, topic, state_directory=str(tmp_path), group_id=topic)
+    worker.read(set(range(10)))
+    worker.ack(0, 1, 2)
+    eventually(lambda: look.committed(topic, topic)[0] == 3)
+    worker.die()
+    admin = kafka.admin()
+    partition = TopicPartition(topic, 0)
+    eventually(lambda: not admin.describe_groups([topic])[topic]["members"])
+    admin.delete_group_offsets(topic, [partition])
+    admin.close()
+    assert look.committed(topic, topic)[0] is None
+    again = Worker(connect, topic, state_directory=str(tmp_path), group_id=topic)
+    again.read(set(range(3, 10)))
+    assert "Going on from offset 3" in caplog.text
+    eventually(lambda: look.committed(topic, topic)[0] == 3)
+
+
 def test_what_retention_deleted_is_counted_and_what_is_left_begins(
     connect: Connect,
     publish: Any,

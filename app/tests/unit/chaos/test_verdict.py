@@ -130,6 +130,16 @@ def test_no_commit_while_a_broker_is_away() -> None:
     assert story.verdict().repeats_unsettled == 1
 
 
+def test_a_coordinator_that_is_away_for_long_is_a_lost_place() -> None:
+    for until, worker, unsettled in ((1.5 + SESSION, "other", 1), (1.7, "other", 0), (9, "w", 0)):
+        story = Story()
+        story.whole(0, 1)
+        story.whole(0, 12, worker=worker)
+        story.hit("kill-broker", until, since=1.5)  # noted when it is over
+        verdict = story.verdict(session=SESSION)
+        assert (verdict.repeats_unsettled, verdict.unexplained) == (unsettled, 1 - unsettled)
+
+
 def test_a_rewind_is_for_groups() -> None:
     story = Story()
     story.whole(0, 1)
@@ -200,3 +210,7 @@ def test_the_same_seed_draws_the_same_faults() -> None:
 def test_every_kind_comes_before_any_comes_again() -> None:
     faults = draw(7, 300, 6)
     assert {fault.kind for fault in faults[: len(KINDS)]} == KINDS.keys()
+
+
+def test_every_kind_comes_however_short_the_time() -> None:
+    assert sorted(fault.kind for fault in draw(7, 0, 6, {"cut", "freeze"})) == ["cut", "freeze"]

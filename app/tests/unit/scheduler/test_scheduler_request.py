@@ -255,6 +255,16 @@ def test_a_revoked_task_is_acknowledged(app: Celery) -> None:
     assert record.fate == ["ack"]
 
 
+def test_what_may_be_anothers_by_now_is_given_back_unbegun(app: Celery) -> None:
+    record = Record(app)
+    record.message.channel.may_begin.return_value = False
+    pool = Mock()
+    with pytest.raises(TaskRevokedError):
+        record.request.execute_using_pool(pool)
+    assert record.fate == ["reject True"]
+    assert not pool.apply_async.called
+
+
 def test_a_long_traceback_keeps_its_end(app: Celery) -> None:
     record = Record(app)
     info = _raised(ValueError("x"))

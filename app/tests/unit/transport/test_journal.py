@@ -116,11 +116,10 @@ def test_it_speaks_where_kafkas_last_word_was_its_own(
         (6, "", ""),  # moved on
         (3, "told", "us"),
         (6, "more", "another"),  # another host has owned the partition since
-        (None, "", ""),  # deleted
     ],
 )
 def test_where_somebody_else_had_the_last_word_it_is_set_aside(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, offset: int | None, metadata: str, by: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, offset: int, metadata: str, by: str
 ) -> None:
     name = _committed(tmp_path)
     journal = Journal(tmp_path, IDENTITY, offset, metadata, name if by == "us" else by)
@@ -132,6 +131,16 @@ def test_where_somebody_else_had_the_last_word_it_is_set_aside(
     journal.close()
     assert set(Journal(tmp_path, IDENTITY, offset, metadata, by).done) == {9}
     assert not caplog.text
+
+
+def test_where_kafka_has_forgotten_its_word_the_last_one_holds(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = _committed(tmp_path)
+    journal = Journal(tmp_path, IDENTITY, None)
+    assert (journal.id, journal.told, journal.attempts) == (name, 4, {8: 2})
+    assert set(journal.done) >= {4, 5, 6, 7}
+    assert "Going on from offset 4" in caplog.text
 
 
 def test_a_directory_that_cant_be_written_is_no_end(
