@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -16,19 +17,26 @@ import pytest
 from scheduler.dlq.statistics import Statistics
 
 MANY = 10_000
+#: Seconds of a processor that listing them may take; it was 1.2 while others kept the machine busy.
+MOST_BUSY = 2.0
 
 
 def test_ten_thousand_letters_are_listed(letters: Any, record_property: Any) -> None:
-    """Each with a body and a traceback, as the command line is called; the time is reported."""
+    """Each with a body and a traceback, as the command line is called.
+
+    Held to processor time: how long that takes is for the machine's other work to say too.
+    """
     letters.write(MANY, traceback="Traceback (most recent call last):\n" + "  File x\n" * 200)
     command = [str(Path(sys.executable).with_name("scheduler")), "dlq", "list"]
-    started = time.monotonic()
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         command, env={**os.environ, **letters.environ}, capture_output=True, text=True, check=False
     )
-    seconds = time.monotonic() - started
+    seconds, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     record_property("seconds", seconds)
-    print(f"{MANY} letters listed in {seconds:.2f} s")
+    print(f"{MANY} letters listed in {seconds:.2f} s, {busy:.2f} s of a processor")
+    assert busy < MOST_BUSY
     assert done.returncode == 0, done.stderr
     assert "1 to 50 of 10000 letters; more with --offset 50." in done.stderr
     assert len(done.stdout.splitlines()) == 51
