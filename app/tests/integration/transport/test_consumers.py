@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaTimeoutError
 from kafka.structs import TopicPartition
 
+from kombu_kafka import consumer
+from kombu_kafka.clients import fetching
 from kombu_kafka.clients.consumers import new_consumer, read
 from kombu_kafka.clients.fetching import poll
 from kombu_kafka.options import Options
 from scheduler.local_broker import LocalKafka
+from tests.eventually import eventually
 
 
 def test_a_partition_that_was_paused_half_read_is_read_on(kafka: LocalKafka, topic: str) -> None:
@@ -84,3 +90,40 @@ def test_partitions_are_read_to_their_ends_and_then_on(kafka: LocalKafka, topic:
     finally:
         client.close()
         producer.close()
+
+
+def test_a_consumer_with_nothing_to_do_waits_and_does_not_poll(
+    kafka: LocalKafka, topic: str, publish: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It polls when Kafka answers: once for each request, and not ten times a second."""
+    waits: list[int] = []
+    polls: list[Any] = []
+
+    def count_waits(client: Any, wake: Any, seconds: float) -> None:
+        waits.append(len(polls))
+        fetching.wait(client, wake, seconds)
+
+    def count_polls(client: Any, **arguments: Any) -> Any:
+        found = fetching.poll(client, **arguments)
+        polls.append(found)
+        return found
+
+    monkeypatch.setattr(consumer, "wait", count_waits)
+    monkeypatch.setattr(consumer, "poll", count_polls)
+    options = Options.of(kafka.url(), {"group_id": topic, "partitions": [0], "ordering": "none"})
+    worker = consumer.Consumer(options)
+    try:
+        worker.consume(topic)
+        eventually(lambda: len(waits) >= 5)
+        # Between two waits there is one poll.
+        assert waits[-1] - waits[-5] == 4
+        publish(topic, range(1), partition=0)
+        delivery = eventually(lambda: worker.inbox.take({topic}))
+        count = len(waits)
+        # While something is in flight its offset may have to be committed any moment.
+        eventually(lambda: len(polls) >= 3 + count)
+        worker.inbox.settle(delivery.tag)
+        eventually(lambda: len(waits) >= count + 3)
+        assert worker.inbox.quiet()
+    finally:
+        worker.join()

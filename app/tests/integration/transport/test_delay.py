@@ -19,10 +19,12 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kombu import Connection
 
 from kombu_kafka.delay import backlog as delay_backlog
+from kombu_kafka.delay import level as delay_level
 from kombu_kafka.delay import messages as delay
 from kombu_kafka.delay import revoked
 from kombu_kafka.delay import topics as delay_topics
 from kombu_kafka.delay.dispatcher import Dispatcher
+from kombu_kafka.delay.watch import BATCH
 from kombu_kafka.errors import ConfigurationError, PublishError
 from kombu_kafka.options import Options
 from kombu_kafka.publishing import producer
@@ -314,6 +316,49 @@ def test_one_of_two_dispatchers_is_at_work_and_the_other_takes_over_when_it_stop
     eventually(lambda: second.statistics.active)
     ledger.wait(20)
     assert set(ledger.ids.values()) == {1}
+
+
+def test_what_went_before_others_does_not_go_again_with_the_next_dispatcher(
+    options: Make, topic: str, ledger: Ledger, dispatch: Callable[[Options], Dispatcher],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(delay_level, "HOLD_MS", 10_000_000)  # all that is read is held
+    given = options()
+    delay_topics.ensure(given)
+
+    def place(name: str, seconds: float) -> None:
+        headers = [("id", name.encode()), ("due", b"0")]
+        headers += delay.describe(topic, None, in_ms(seconds))
+        producer.shared(given).publish(f"{topic}-delay", b"", headers=headers, partition=0)
+
+    for name, seconds in (("hour", 3600), ("first", 0), ("day", 7000), ("second", 0)):
+        place(name, seconds)
+    before = dispatch(given)
+    ledger.wait(2)
+    assert before.statistics.hops == 0
+    before.join()
+    place("third", 0)
+    dispatch(given)
+    ledger.wait(3)
+    assert ledger.ids == Counter(["first", "second", "third"])
+
+
+def test_many_go_in_one_transaction_and_none_goes_through_another_level(
+    options: Make, topic: str, ledger: Ledger, dispatch: Callable[[Options], Dispatcher]
+) -> None:
+    given = options()
+    delay_topics.ensure(given)
+    for number in range(2000):
+        headers = [("id", str(number).encode()), ("due", b"0")]
+        headers += delay.describe(topic, None, in_ms(0))
+        producer.shared(given).publish(
+            f"{topic}-delay", b"", headers=headers, partition=number % 3, confirm=number == 1999
+        )
+    done = dispatch(given).statistics
+    ledger.wait(2000)
+    assert set(ledger.ids.values()) == {1}
+    assert (done.forwarded, done.hops) == (2000, 0)
+    assert 2000 / BATCH <= done.transactions <= 20
 
 
 @pytest.mark.slow
