@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from .clients.security import SecurityOptions, security_values
+from .clients.selector import Selector
 from .errors import ConfigurationError
 from .order import ORDERINGS
 from .priority import check_steps
@@ -160,6 +161,7 @@ class Options(SecurityOptions):
             "bootstrap_timeout_ms": int(self.connect_timeout * 1000),
             "request_timeout_ms": 10_000,
             "reconnect_backoff_max_ms": 1000,
+            "selector": Selector,
             **self.security_settings(),
         }
 

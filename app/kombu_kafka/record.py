@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from kafka.consumer.fetcher import ConsumerRecord
@@ -50,6 +51,9 @@ _PROPERTY = "amqp-"
 #: Properties that travel. The rest belongs to one connection (delivery tag) or is Kafka's (key).
 _PROPERTIES = ("correlation_id", "reply_to", "priority", "delivery_mode", "expiration",
                "exchange", "routing_key")  # fmt: skip
+_PROPERTY_KINDS: dict[str, type] = {
+    name: int if name in ("priority", "delivery_mode") else str for name in _PROPERTIES
+}
 
 
 class UndecodableRecordError(ValueError):
@@ -122,8 +126,8 @@ def decode(headers: Iterable[tuple[str, bytes | None]] | None, value: bytes | No
     """
     if value is None:
         raise UndecodableRecordError(_no_value(dict(headers or ())))
-    texts = {name: _text(name, raw) for name, raw in headers or ()}
-    as_json = set(filter(None, texts.pop(_JSON_HEADERS, "").split(",")))
+    texts = _texts(headers or ())
+    as_json = _listed(texts.pop(_JSON_HEADERS, ""))
     envelope = Envelope(
         content_type=texts.pop(_CONTENT_TYPE, DEFAULT_CONTENT_TYPE),
         content_encoding=texts.pop(_CONTENT_ENCODING, DEFAULT_CONTENT_ENCODING),
@@ -139,8 +143,10 @@ def decode(headers: Iterable[tuple[str, bytes | None]] | None, value: bytes | No
         raise UndecodableRecordError(
             f"the header 'content-encoding' is {envelope.content_encoding!r:.100}, and JSON is UTF-8"
         )
-    for name in _PROPERTIES:
-        _check_property(name, envelope.properties.get(name))
+    for name, kind in _PROPERTY_KINDS.items():
+        found = envelope.properties.get(name)
+        if found is not None and type(found) is not kind:
+            _check_property(name, found)
     if "task" in envelope.headers and (sentence := fault(envelope.headers)):
         raise UndecodableRecordError(sentence)
     return envelope
@@ -158,16 +164,27 @@ def _no_value(headers: Mapping[str, bytes | None]) -> str:
     return f"Kafka's client can't read the record ({unreadable.decode(errors='replace')})"
 
 
-def _text(name: str, raw: bytes | None) -> str:
+def _texts(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
+    texts = {}
+    name = ""
     try:
-        return (raw or b"").decode()
+        for name, raw in headers:
+            texts[name] = raw.decode() if raw else ""
     except UnicodeDecodeError as exc:
         raise UndecodableRecordError(f"the header {name!r} is not UTF-8 ({exc.reason})") from exc
+    return texts
+
+
+@lru_cache(maxsize=64)
+def _listed(text: str) -> frozenset[str]:
+    """The names in a header ``json-headers``: nearly always the same few."""
+    return frozenset(filter(None, text.split(",")))
 
 
 def _parse(name: str, text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        # The words that most of a task's headers consist of; they can't be changed, so they are shared.
+        return _WORDS[text] if text in _WORDS else _JSON.decode(text)
     except (ValueError, RecursionError) as exc:
         raise UndecodableRecordError(f"the header {name!r} is not JSON ({exc})") from exc
 
@@ -176,13 +193,17 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
+#: One for all headers: `json.loads` would make one for each, because of `parse_constant`.
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+_WORDS = {"null": None, "true": True, "false": False, "0": 0, "2": 2}
+
+
 def _check_property(name: str, value: object) -> None:
-    number = name in ("priority", "delivery_mode")
-    wanted = int if number else str
+    """Refuse a property that is not of its kind."""
+    number = _PROPERTY_KINDS[name] is int
     if name == "expiration" and isinstance(value, int | float):
         return
-    if value is not None and (not isinstance(value, wanted) or isinstance(value, bool)):
-        raise UndecodableRecordError(
-            f"the header {_PROPERTY + name!r} must be {'a JSON int' if number else 'text'}, not "
-            f"{value!r:.100}"
-        )
+    raise UndecodableRecordError(
+        f"the header {_PROPERTY + name!r} must be {'a JSON int' if number else 'text'}, not "
+        f"{value!r:.100}"
+    )

@@ -42,8 +42,9 @@ def fault(headers: Mapping[str, Any]) -> str | None:
         if len(text) > _MAX_NAME:
             return f"the header {name!r} is longer than {_MAX_NAME} characters"
     for name in _TEXTS:
-        if headers.get(name) is not None and not isinstance(headers[name], str):
-            return f"the header {name!r} must be text, not {_shown(headers[name])}"
+        value = headers.get(name)
+        if value is not None and not isinstance(value, str):
+            return f"the header {name!r} must be text, not {_shown(value)}"
     for name, types in TYPED.items():
         value = headers.get(name)
         if value is None:

@@ -120,13 +120,14 @@ def main(client: str, how: str, bootstrap: str, topic: str, count: int) -> dict[
         return {"rate": count / it.read(count)}
     for _ in range(100):
         it.one()
-    began = time.monotonic()
+    began, cpu = time.monotonic(), time.process_time()
     if how == "bulk":
         it.many(count)
     else:
         for _ in range(count):
             it.one()
-    return {"rate": count / (time.monotonic() - began)}
+    took, cpu = time.monotonic() - began, time.process_time() - cpu
+    return {"rate": count / took, "cpu": cpu / count * 1e6}
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def bulk() -> Any:
 
 def fill(count: int, seconds: float = 0.0, keys: int = 0, partitions: int = 0) -> dict[str, float]:
     """Publish tasks as fast as this contender can, so that a worker finds them waiting."""
-    began = time.monotonic()
+    began, cpu = time.monotonic(), time.process_time()
     with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
         for start in range(0, count, BULK):
             with bulk():
@@ -51,7 +51,8 @@ def fill(count: int, seconds: float = 0.0, keys: int = 0, partitions: int = 0) -
                         options["partition"] = number % partitions
                     task, args = (pause, (number, seconds)) if seconds else (noop, (number,))
                     task.apply_async(args, producer=producer, **options)
-    return {"rate": count / (time.monotonic() - began)}
+    took, cpu = time.monotonic() - began, time.process_time() - cpu
+    return {"rate": count / took, "cpu": cpu / count * 1e6}
 
 
 def one(count: int) -> dict[str, float]:
@@ -59,10 +60,11 @@ def one(count: int) -> dict[str, float]:
     with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
         for number in range(count // 10):
             noop.apply_async((number,), producer=producer)
-        began = time.monotonic()
+        began, cpu = time.monotonic(), time.process_time()
         for number in range(count):
             noop.apply_async((number,), producer=producer)
-        return {"rate": count / (time.monotonic() - began)}
+        took, cpu = time.monotonic() - began, time.process_time() - cpu
+        return {"rate": count / took, "cpu": cpu / count * 1e6}
 
 
 def in_bulk(count: int) -> dict[str, float]:

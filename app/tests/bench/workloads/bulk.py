@@ -29,6 +29,9 @@ WORKLOAD = Workload(
     about="`apply_async` within `kombu_kafka.bulk()`. RabbitMQ has no bulk confirmation in Celery:"
     " beside it stands its rate one at a time.",
     contenders=lambda _: (OURS, RABBITMQ, *BARE),
-    figures=(Figure("rate", "messages", "/s"),),
+    figures=(
+        Figure("rate", "messages", "/s"),
+        Figure("cpu", "the publisher's CPU for each", "µs", more=False),
+    ),
     run=run,
 )

@@ -27,6 +27,9 @@ WORKLOAD = Workload(
     about="`apply_async` in a loop, each confirmed before the next: `acks=all`, RabbitMQ's"
     " `confirm_publish`, Redis's answer.",
     contenders=lambda _: (OURS, RABBITMQ, REDIS, CONFLUENT, *BARE),
-    figures=(Figure("rate", "messages", "/s"),),
+    figures=(
+        Figure("rate", "messages", "/s"),
+        Figure("cpu", "the publisher's CPU for each", "µs", more=False),
+    ),
     run=run,
 )
