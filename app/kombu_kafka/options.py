@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any
 
 from .clients.security import SecurityOptions, security_values
@@ -92,6 +93,14 @@ class Options(SecurityOptions):
     max_message_bytes: int = 16 * 1024 * 1024
     publish_timeout: float = 60.0
     priority_steps: tuple[int, ...] = ()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Worked out once: every publish finds its client by these options."""
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))
 
     @classmethod
     def of(

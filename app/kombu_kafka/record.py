@@ -56,6 +56,10 @@ _PROPERTY_KINDS: dict[str, type] = {
 }
 
 
+#: One for all headers: `json.dumps` would make one for each, because of `separators`.
+_compact = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class UndecodableRecordError(ValueError):
     """A record is no message; the sentence says why."""
 
@@ -102,7 +106,7 @@ def encode_headers(
             encoded.append((name, value.encode()))
             continue
         try:
-            encoded.append((name, json.dumps(value, separators=(",", ":")).encode()))
+            encoded.append((name, _compact(value).encode()))
         except (TypeError, ValueError) as exc:
             raise ValueError(
                 f"the header {name!r} holds a {type(value).__name__}, which is neither text nor "

@@ -172,4 +172,7 @@ _known: dict[Options, TransientQueues] = {}
 def queues(options: Options) -> TransientQueues:
     """Return this process's transient queues on the cluster that `options` name."""
     with _lock:
-        return _known.setdefault(options, TransientQueues(options))
+        known = _known.get(options)
+        if known is None:
+            known = _known[options] = TransientQueues(options)
+        return known

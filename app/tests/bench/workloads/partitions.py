@@ -26,4 +26,5 @@ WORKLOAD = Workload(
     figures=(Figure("rate", "tasks", "/s"), Figure("lost", "lost", "", more=False)),
     run=run,
     axis="partitions",
+    repeats=2,
 )
