@@ -1,4 +1,4 @@
-"""A TCP proxy before each broker, to cut connections and to hold data up."""
+"""A TCP proxy before each broker, to cut connections, to hold data up, and to lose it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ class Proxy:
         self.port = processes.free_port()
         #: Seconds that each piece of data is held up.
         self.delay = 0.0
+        #: What is lost on the way: `requests`, `answers`, or nothing.
+        self.loses: str | None = None
+        #: Bytes that were lost.
+        self.lost = 0
         self._target = target
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -35,6 +39,10 @@ class Proxy:
     def cut(self) -> int:
         """Break every connection; return how many."""
         return asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result(10)
+
+    def restore(self) -> None:
+        """Break every connection, and lose nothing any more."""
+        asyncio.run_coroutine_threadsafe(self._restore(), self._loop).result(10)
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._server.close)
@@ -52,6 +60,10 @@ class Proxy:
             writer.transport.abort()
         return len(writers) // 2
 
+    async def _restore(self) -> None:
+        await self._cut()
+        self.loses = None
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             there, back = await asyncio.open_connection("localhost", self._target)
@@ -59,12 +71,19 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers |= {writer, back}
-        await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+        await asyncio.gather(
+            self._pump("requests", reader, back), self._pump("answers", there, writer)
+        )
         self._writers -= {writer, back}
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, kind: str, source: asyncio.StreamReader, sink: asyncio.StreamWriter
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(65536):
+                if self.loses == kind:
+                    self.lost += len(data)
+                    continue
                 if self.delay:
                     await asyncio.sleep(self.delay)
                 sink.write(data)
