@@ -63,7 +63,7 @@ class Sizes:
     workers: tuple[int, ...] = (1, 2, 4, 8, 16)
     waiting: int = 60
     idle: float = 12.0
-    patience: float = 10.0
+    patience: float = 15.0
     exporter: tuple[int, int] = (1000, 50)
 
 
