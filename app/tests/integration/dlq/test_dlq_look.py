@@ -17,8 +17,9 @@ import pytest
 from scheduler.dlq.statistics import Statistics
 
 MANY = 10_000
-#: Seconds of a processor that listing them may take; it was 1.2 while others kept the machine busy.
-MOST_BUSY = 2.0
+#: Seconds of a processor that listing them may take, on a slow one too; 1.2 to 1.5 were measured on a machine that
+#: others kept busy.
+MOST_BUSY = 4.0
 
 
 def test_ten_thousand_letters_are_listed(letters: Any, record_property: Any) -> None:
