@@ -205,6 +205,7 @@ def test_where_kafka_forgot_the_group_the_journal_goes_on(
     again = Worker(connect, topic, state_directory=str(tmp_path), group_id=topic)
     again.read(set(range(3, 10)))
     assert "Going on from offset 3" in caplog.text
+    assert again.connection.transport.consumer.positions() == {(topic, 0): 3}
     eventually(lambda: look.committed(topic, topic)[0] == 3)
 
 
