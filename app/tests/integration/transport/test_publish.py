@@ -9,6 +9,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import NewPartitions
 from kombu import Exchange, Queue
 
+import kombu_kafka
 from kombu_kafka.errors import (
     BrokerUnavailableError,
     ConfigurationError,
@@ -37,6 +38,21 @@ def test_the_record_is_native(connect: Connect, look: Look, topic: str) -> None:
     assert headers["task"] == b"t"
     assert headers["retries"] == b"3"
     assert headers["amqp-correlation_id"] == b"1"
+
+
+def test_a_bulk_keeps_its_order(connect: Connect, look: Look, topic: str) -> None:
+    """What is waited for and what is not leave by the same way."""
+    producer = connect().Producer()
+    with kombu_kafka.bulk() as batch:
+        for number in range(300):
+            producer.publish(
+                {}, routing_key=topic, partition=0, correlation_id=str(number),
+                delivery_mode=1 + number % 2,
+            )  # fmt: skip
+        assert len(batch) == 150
+    producer.publish({}, routing_key=topic, partition=0, correlation_id="300")
+    sent = [dict(record.headers)["amqp-correlation_id"].decode() for record in look.records(topic)]
+    assert sent == [str(number) for number in range(301)]
 
 
 @pytest.mark.parametrize(
