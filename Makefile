@@ -51,7 +51,7 @@ unit: tools  ## unit tests
 
 .PHONY: integration
 integration: archive  ## integration tests, on a real broker that they start
-	@scripts/bootstrap.sh servers
+	@scripts/bootstrap.sh servers rivals
 	pytest app/tests/integration $(IN_PARALLEL)
 
 .PHONY: chaos

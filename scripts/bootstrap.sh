@@ -4,7 +4,7 @@
 #   java    a JRE and Maven, to build the Kafka archive and to run a broker here
 #   docker  docker.io and mmdebstrap, for the containers that stand in for bare hosts
 #   servers what the tests use besides Kafka: Redis, kcat, OpenSSL, Chromium, Prometheus and its tools
-#   rivals  RabbitMQ, for `make bench` and `make chaos-compare`
+#   rivals  RabbitMQ, for `make bench`, its test, and `make chaos-compare`
 # Only what is missing is installed, and said. A second call finds nothing to do.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.bench.__main__ import measure
 from tests.bench.bench import SHORT, Bench
 from tests.bench.contenders import CONFLUENT, OURS, RABBITMQ, REDIS, Servers
@@ -15,6 +17,7 @@ from tests.bench.workloads import WORKLOADS
 NAMES = ("drain-solo", "publish-bulk", "backlog")
 
 
+@pytest.mark.slow
 def test_short_bench(tmp_path: Path) -> None:
     """All contenders take part, nothing is lost, and the page shows what was found."""
     workloads = [workload for workload in WORKLOADS if workload.name in NAMES]
