@@ -190,7 +190,8 @@ class DeadLetterRequest(Request):
     def _is_anothers(self) -> bool:
         """Give a record back, unbegun, where this worker can't be sure to be its owner any more."""
         message = self.message
-        if self.acknowledged or message.channel.may_begin(message.delivery_tag):
+        may_begin = getattr(message.channel, "may_begin", None)  # None: another transport's
+        if self.acknowledged or may_begin is None or may_begin(message.delivery_tag):
             return False
         logger.info(
             "Task %s[%s] is not begun: nothing was heard of this worker for a while, and its partition "

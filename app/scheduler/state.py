@@ -20,14 +20,14 @@ logger = get_logger(__name__)
 def own_state_directory(
     settings: Settings, worker: str, environ: Mapping[str, str] = os.environ
 ) -> str | None:
-    """Return a directory for a worker that was given none: of its user, its brokers, its group, its name.
+    """Return a directory for a worker that was given none: its group's, brokers', name's and partitions'.
 
     A worker's next life finds it there, so that what it did is not done again, and what takes it
     down is counted. systemd gives a unit its own (STATE_DIRECTORY).
 
     Args:
         settings: What it consumes.
-        worker: Its name; no two workers of a group have the same.
+        worker: Its name; no two workers of a group and of the same partitions have the same.
         environ: Its environment.
 
     Returns:
@@ -35,8 +35,10 @@ def own_state_directory(
     """
     home = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or "~", ".local", "state")
     brokers = crc32(settings.broker_url.rpartition("@")[2].encode())
-    names = (f"{settings.group_id}-{brokers:08x}", worker)
-    path = Path(home, "kombu-kafka", *(re.sub(r"[^A-Za-z0-9._@-]", "-", name) for name in names))
+    # Workers that are bound to partitions may all have Celery's default name.
+    bound = "" if settings.partitions is None else "-" + ",".join(map(str, settings.partitions))
+    names = (f"{settings.group_id}-{brokers:08x}", worker + bound)
+    path = Path(home, "kombu-kafka", *(re.sub(r"[^A-Za-z0-9.,_@-]", "-", name) for name in names))
     try:
         path.expanduser().mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError) as exc:  # it has no home, or not one that it may write to

@@ -169,7 +169,7 @@ def _secured(raw: socket.socket, address: str, context: ssl.SSLContext) -> ssl.S
         raise AuthenticationError(
             f"The certificate of {address} is not trusted ({exc.verify_message}): {advice}."
         ) from None
-    except ssl.SSLEOFError as exc:
+    except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as exc:
         raise _ClosedError from exc
     except ssl.SSLError as exc:
         if exc.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):

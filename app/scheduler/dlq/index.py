@@ -56,8 +56,11 @@ class Index:
         self._options = options
         self._reader = reader
         self._topic_id: str | None = None
+        self._is_there = False
         self._letters: dict[LetterId, Letter] = {}
         self._positions: dict[TopicPartition, int] = {}
+        #: Read, and not told yet: the brokers were lost in between.
+        self._untold: tuple[Letter, ...] = ()
         self.history = History(options, "")
 
     def refresh(self, since: float | None = None, *, letters: bool = True) -> News:
@@ -71,13 +74,18 @@ class Index:
             BrokerUnavailableError: The brokers don't answer.
         """
         topic_id = self._reader.topic_id(self.topic)
+        self._is_there = topic_id is not None
+        if topic_id is None:
+            return News()  # a broker that is just starting may not know it yet
         if topic_id != self._topic_id:
             self._topic_id, self._letters, self._positions = topic_id, {}, {}
-            self.history = History(self._options, topic_id or "")
-        if topic_id is None:
-            return News()
-        found = self._read(since) if letters else ()
-        return News(found, tuple(self.history.refresh(self._reader)))
+            self._untold = ()
+            self.history = History(self._options, topic_id)
+        if letters:
+            self._untold += self._read(since)
+        acts = tuple(self.history.refresh(self._reader))
+        found, self._untold = self._untold, ()
+        return News(found, acts)
 
     def _read(self, since: float | None) -> tuple[Letter, ...]:
         bounds = self._reader.bounds(self.topic)
@@ -98,11 +106,13 @@ class Index:
 
     def entries(self) -> list[Entry]:
         """Return every letter with its acts, in the order of their ids."""
+        if not self._is_there:
+            return []
         return [self._entry(letter) for _, letter in sorted(self._letters.items())]
 
     def find(self, letter_id: LetterId) -> Entry | None:
         """Return one letter; None if it is not there (any more)."""
-        letter = self._letters.get(letter_id)
+        letter = self._letters.get(letter_id) if self._is_there else None
         return None if letter is None else self._entry(letter)
 
     def whole(self, letter_id: LetterId) -> Letter | None:

@@ -178,7 +178,7 @@ def test_a_topic_made_anew_has_no_history(letters: Any) -> None:
     deadline = time.monotonic() + 30
     while letters.dead_letter_topic in letters.kafka_topics() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert "There is no letter" in letters.run("list", code=1).stderr
+    assert "There is no topic" in letters.run("list", code=1).stderr
     letters.kafka.create_topic(letters.dead_letter_topic, 1)
     letters.write(1)
     assert letters.json("list")[0]["state"] == "new"

@@ -6,12 +6,14 @@ import os
 import signal
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from kafka.structs import TopicPartition
 
 from kombu_kafka.errors import BrokerUnavailableError
 from kombu_kafka.options import Options
+from scheduler.dlq.history import History
 from scheduler.dlq.index import Index
 from scheduler.dlq.interrupts import command_to_go_on, stoppable
 from scheduler.dlq.letters import LetterId
@@ -72,3 +74,23 @@ def test_what_was_read_before_the_brokers_were_lost_is_read_again() -> None:
     reader.whole = True
     assert len(index.refresh().letters) == len(index.entries()) == 3
     assert index.refresh().letters == ()
+
+
+def test_letters_are_told_once_whenever_the_brokers_are_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After the letters and before the history; and a topic that a starting broker doesn't know."""
+    reader = _Broken()
+    reader.whole = True
+    index = Index(Options.of("kafka://127.0.0.1:1//tasks"), reader)
+    with monkeypatch.context() as lost:
+        lost.setattr(History, "refresh", Mock(side_effect=BrokerUnavailableError("gone")))
+        with pytest.raises(BrokerUnavailableError):
+            index.refresh()
+    assert len(index.refresh().letters) == 3
+    with monkeypatch.context() as starting:
+        starting.setattr(reader, "topic_id", lambda topic: None)
+        assert index.refresh().letters == ()
+        assert index.entries() == []
+    assert index.refresh().letters == ()
+    assert len(index.entries()) == 3

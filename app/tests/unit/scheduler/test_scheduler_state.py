@@ -28,8 +28,9 @@ def test_it_is_the_workers_own(tmp_path: Path) -> None:
         own_state_directory(
             replace(SETTINGS, broker_url="kafka://c:9092//tasks"), "one@host", environ
         ),
+        own_state_directory(replace(SETTINGS, partitions=(0, 4)), "one@host", environ),
     }
-    assert len(others - {first}) == 3
+    assert len(others - {first}) == 4
 
 
 def test_a_name_is_no_path(tmp_path: Path) -> None:
