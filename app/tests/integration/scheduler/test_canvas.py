@@ -48,6 +48,25 @@ def _sig(plain: Plain, name: str, *args: object) -> signature:
     return signature(f"plain.{name}", args, app=plain.app)
 
 
+def test_autoscale_is_set_at_run_time(plain: Plain) -> None:
+    def ask(command: str, **arguments: int) -> dict[str, str]:
+        (answer,) = plain.app.control.broadcast(
+            command, arguments=arguments, reply=True, timeout=30, limit=1
+        )
+        (reply,) = answer.values()
+        return dict(reply)
+
+    def sizes() -> tuple[int, int, int]:
+        (stats,) = plain.app.control.inspect(timeout=30, limit=1).stats().values()
+        scaler = stats["autoscaler"]
+        return scaler["min"], scaler["max"], len(stats["pool"]["processes"])
+
+    eventually(plain.app.control.inspect(timeout=5, limit=1).ping, 120, what="the worker answers")
+    assert ask("autoscale", max=4, min=2) == {"ok": "autoscale now max=4 min=2"}
+    eventually(lambda: sizes() == (2, 4, 2), what="a second process")
+    assert ask("autoscale", max=3, min=1) == {"ok": "autoscale now max=3 min=1"}
+
+
 def add(x: int, y: int) -> int:
     """Stands for the worker's task of this name."""
     raise NotImplementedError
