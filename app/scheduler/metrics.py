@@ -133,7 +133,7 @@ EXPORTER = _named(
     _gauge("celery_delayed_messages", "partition",
            "Messages that wait to become due, by the partition of the delay topic."),
     _gauge("celery_delayed_late_seconds", "partition",
-           "How much longer the oldest of them has waited than its partition's delay; 0 if on time."),
+           "How long one of the first of them has been due; 0 if none is."),
     # The exporter itself
     _gauge("celery_exporter_kafka_up", "", "1 if the last look at Kafka worked."),
     _gauge("celery_exporter_events_up", "", "1 while Celery's events are listened to."),

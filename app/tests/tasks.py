@@ -119,6 +119,14 @@ def retries(self: Task) -> None:
     raise TimeoutError("busy")
 
 
+@shared_task(bind=True, name="tests.again")
+def again(self: Task, seconds: float) -> None:
+    """Ask to be run once more after a while."""
+    _note(self, "again")
+    if not self.request.retries:
+        raise self.retry(countdown=seconds)
+
+
 @shared_task(bind=True, name="tests.rejects")
 def rejects(self: Task) -> None:
     """Refuse its message."""

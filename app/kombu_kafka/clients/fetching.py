@@ -74,7 +74,7 @@ def forget(client: Any, partition: TopicPartition) -> None:
 def settled(client: Any) -> bool:
     """Whether a group member's client has nothing to settle with its group, so that `wait` will do."""
     coordinator = client._coordinator
-    return coordinator.coordinator_id is not None and not coordinator.need_rejoin()
+    return coordinator.coordinator_id is not None and not _rejoins(coordinator)
 
 
 def wait(client: Any, wake: threading.Event, seconds: float) -> None:
@@ -98,7 +98,12 @@ def wait(client: Any, wake: threading.Event, seconds: float) -> None:
     if not pending and client._subscription.fetchable_partitions():
         seconds = min(seconds, RETRY_SECONDS)
     deadline = time.monotonic() + seconds
-    while not coordinator.need_rejoin():
+    while not _rejoins(coordinator):
         left = deadline - time.monotonic()
         if left <= 0 or wake.wait(min(left, LOOK_SECONDS)):
             return
+
+
+def _rejoins(coordinator: Any) -> bool:
+    """Whether only polls take a member on: it has to rejoin, or has begun to (see `poll`)."""
+    return bool(coordinator.need_rejoin() or coordinator.rejoining)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kafka import KafkaConsumer
@@ -10,15 +11,19 @@ from kafka.structs import TopicPartition
 
 from ..clients.consumers import consumer
 from ..clients.fetching import poll
+from ..consuming.ranges import within
 from ..options import Options
 from . import messages as delay
 from .level import Entry, Level
+from .opening import digest_of, trusted
 from .topics import group_of
 
-__all__ = ("LevelBacklog", "backlog")
+__all__ = ("LevelBacklog", "backlog", "late_by")
 
 #: Seconds within which the heads of all levels must be read.
 HEADS_SECONDS = 5.0
+#: Bytes of a level that are read: its first records.
+HEAD_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,9 @@ class LevelBacklog:
         wait: how long it waits, in seconds.
         waiting: offsets not yet forwarded: the number of messages or, as Kafka counts the ends of
             transactions too, some more.
-        ready_at: when its head goes on, seconds since the epoch; None without one.
-        late: for how many seconds it should have done so; 0 if it is not ready yet.
+        ready_at: when its head goes on, seconds since the epoch; None without one. One that goes
+            to another level may do so later: that can wait.
+        late: for how many seconds one of its first messages has been due; 0 if none is.
     """
 
     number: int
@@ -51,9 +57,21 @@ def backlog(options: Options) -> list[LevelBacklog]:
     """
     if options.delay_topic is None:
         return []
-    settings = {"group_id": group_of(options), "max_partition_fetch_bytes": 1024}
+    settings = {"group_id": group_of(options), "max_partition_fetch_bytes": HEAD_BYTES}
     with consumer(options, **settings) as client:
         return _backlog(client, options.delay_topic)
+
+
+def late_by(entries: Sequence[Entry], now: float) -> float:
+    """Return for how long one of them has been due at most, in seconds; 0 if none is.
+
+    Not since when they should have gone to another level: what is due goes before that.
+
+    Arguments:
+        entries: of one level, none of them forwarded.
+        now: seconds since the epoch.
+    """
+    return max((0.0, *(now - entry.due / 1000 for entry in entries)))
 
 
 def _backlog(client: KafkaConsumer, topic: str) -> list[LevelBacklog]:
@@ -62,44 +80,48 @@ def _backlog(client: KafkaConsumer, topic: str) -> list[LevelBacklog]:
     ]
     if not partitions:
         return []
+    # In this order: what is committed meanwhile does not lie beyond the ends.
+    committed = {one: client.committed(one, metadata=True) for one in partitions}
     first, ends = client.beginning_offsets(partitions), client.end_offsets(partitions)
-    starts = {
-        partition: max(first[partition], client.committed(partition) or 0)
-        for partition in partitions
+    digest = digest_of(client, topic)
+    levels = {
+        one: Level(one.partition, first[one], trusted(committed[one], ends[one], digest)[0])
+        for one in partitions
     }
-    waiting = {partition: ends[partition] - starts[partition] for partition in partitions}
-    heads = _heads(client, {p: starts[p] for p in partitions if waiting[p]}, ends)
+    waiting = {
+        one: ends[one] - level.position - sum(len(found) for found in level.known)
+        for one, level in levels.items()
+    }
+    heads = _heads(client, {one: levels[one] for one in partitions if waiting[one]}, ends)
     now = time.time()
-    found = []
-    for partition in partitions:
-        number, head = partition.partition, heads.get(partition)
-        ready = None if head is None else head.ready / 1000
-        found.append(
-            LevelBacklog(
-                number=number,
-                wait=delay.wait_ms(number) / 1000,
-                waiting=waiting[partition] if head else 0,
-                ready_at=ready,
-                late=0.0 if ready is None else max(0.0, now - ready),
-            )
+    return [
+        LevelBacklog(
+            number=one.partition,
+            wait=delay.wait_ms(one.partition) / 1000,
+            waiting=waiting[one] if one in heads else 0,
+            ready_at=heads[one][0].ready / 1000 if one in heads else None,
+            late=late_by(heads.get(one, ()), now),
         )
-    return found
+        for one in partitions
+    ]
 
 
 def _heads(
-    client: KafkaConsumer, starts: dict[TopicPartition, int], ends: dict[TopicPartition, int]
-) -> dict[TopicPartition, Entry]:
-    """Return the first record of each partition that has one."""
-    heads: dict[TopicPartition, Entry] = {}
-    client.assign(list(starts))
-    for partition, offset in starts.items():
-        client.seek(partition, offset)
+    client: KafkaConsumer, levels: dict[TopicPartition, Level], ends: dict[TopicPartition, int]
+) -> dict[TopicPartition, list[Entry]]:
+    """Return the first records that are not forwarded of each partition that has some."""
+    heads: dict[TopicPartition, list[Entry]] = {}
+    client.assign(list(levels))
+    for partition, level in levels.items():
+        client.seek(partition, level.position)
     deadline = time.monotonic() + HEADS_SECONDS
-    left = set(starts)
+    left = set(levels)
     while left and time.monotonic() < deadline:
         for partition, records in poll(client, timeout_ms=100).items():
-            if partition not in heads:
-                heads[partition] = Entry(records[0], Level(partition.partition))
+            level = levels[partition]
+            entries = [Entry(r, level) for r in records if not within(level.known, r.offset)]
+            if entries and partition not in heads:
+                heads[partition] = entries
         done = {p for p in left if p in heads or client.position(p) >= ends[p]}
         client.pause(*done)
         left -= done

@@ -85,12 +85,18 @@ class Level:
         number: which level.
         first: the partition's first offset.
         committed: what the group has committed, or None.
+        topic: digest of the topic's id, to be told with each commit.
     """
 
     def __init__(
-        self, number: int, first: int = 0, committed: OffsetAndMetadata | None = None
+        self,
+        number: int,
+        first: int = 0,
+        committed: OffsetAndMetadata | None = None,
+        topic: str = "",
     ) -> None:
         self.number = number
+        self._topic = topic
         #: Offset below which all is forwarded, as Kafka knows it.
         self.committed = first if committed is None else max(first, committed.offset)
         #: Offset of the next record to be read.
@@ -99,8 +105,8 @@ class Level:
         self.blocked_until = 0.0
         said = commit_metadata.decode(committed.metadata) if committed else None
         known = said.done if said and committed and said.watermark == committed.offset else ()
-        #: Above the position: what was forwarded by the dispatcher before.
-        self._known = deque(from_offset(known, self.position))
+        #: Above the position, ascending: what was forwarded by the dispatcher before.
+        self.known = deque(from_offset(known, self.position))
         #: Not forwarded, by offset, ascending. Not a dict: finding its first item again and again
         #: while deleting from its front takes quadratic time.
         self._entries: OrderedDict[int, Entry] = OrderedDict()
@@ -172,8 +178,8 @@ class Level:
             last = offset
         if 0 <= last < self.position - 1:
             done.append(range(last + 1, self.position))
-        done = merged(done, from_offset(self._known, self.position))
-        text = commit_metadata.encode("", watermark, done) if done else ""
+        done = merged(done, from_offset(self.known, self.position))
+        text = commit_metadata.encode("", watermark, done, topic=self._topic)
         return OffsetAndMetadata(watermark, text, -1)
 
     def full(self, now: int) -> bool:
@@ -193,9 +199,9 @@ class Level:
         return self._last_waited - AHEAD_MS
 
     def _is_known(self, offset: int) -> bool:
-        while self._known and self._known[0].stop <= offset:
-            self._known.popleft()
-        return bool(self._known) and offset in self._known[0]
+        while self.known and self.known[0].stop <= offset:
+            self.known.popleft()
+        return bool(self.known) and offset in self.known[0]
 
     def _open(self, entry: Entry) -> None:
         heap = self._staying if entry.stays else self._leaving

@@ -21,6 +21,7 @@ from . import messages as delay
 from . import topics as delay_topics
 from .forwarder import Forwarder, Outgoing, RefusedError
 from .level import Entry, Level, take
+from .opening import open_levels
 from .revoked import RevokedIds
 from .single_owner import SingleOwnerAssignor
 
@@ -196,6 +197,8 @@ class Watch:
 
     def _patience(self) -> int:
         """How long to wait for records, in milliseconds."""
+        if self._changes.seen.is_set():
+            return 0  # what failed is begun anew at once
         now = _now()
         return max(0, int(min([QUIET_MS, *(at - now for at in self._ready_at())])))
 
@@ -222,12 +225,7 @@ class Watch:
         self._renew()
         self._revoked = RevokedIds(self._options)
         self._revoked.load()
-        first = self._client.beginning_offsets(list(mine))
-        for partition in mine:
-            committed = self._client.committed(partition, metadata=True)
-            level = Level(partition.partition, first[partition], committed)
-            self._client.seek(partition, level.position)
-            self._levels[partition] = level
+        self._levels = open_levels(self._client, mine)
         self._client.resume(*self._client.paused())
         self._statistics.active = True
         logger.info("Forwarding the delayed messages of %s.", self._topic)

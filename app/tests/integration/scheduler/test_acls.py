@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from scheduler.factory import create_app
 from scheduler.local_broker import LocalKafka
 from scheduler.settings import Settings
 from tests.ledger import Ledger
+from tests.listening import heard
 from tests.secure_kafka import PASSWORDS
 
 from .conftest import System
@@ -103,26 +103,26 @@ def guarded(secure_broker: LocalKafka, topic_name: str, tmp_path: Path) -> Itera
     system.app.close()
 
 
-def _heard(app: Celery) -> list[str]:
-    """Listen to events in a thread; the list grows."""
-    types: list[str] = []
-
-    def listen() -> None:
-        with app.connection_for_read() as connection:
-            receiver = app.events.Receiver(
-                connection, handlers={"*": lambda event: types.append(event["type"])}
-            )
-            receiver.capture(limit=None, timeout=240, wakeup=True)
-
-    threading.Thread(target=listen, daemon=True).start()
-    return types
+@pytest.fixture
+def operator(guarded: System, secure_broker: LocalKafka) -> Iterator[Celery]:
+    """An operator's app."""
+    app = _app(secure_broker, "operator", guarded)
+    yield app
+    app.close()
 
 
-def test_each_has_what_it_needs(guarded: System, secure_broker: LocalKafka) -> None:
+@pytest.fixture
+def events(operator: Celery) -> Iterator[list[dict[str, Any]]]:
+    """All events that an operator hears, as they come."""
+    with heard(operator) as found:
+        yield found
+
+
+def test_each_has_what_it_needs(
+    guarded: System, secure_broker: LocalKafka, operator: Celery, events: list[dict[str, Any]]
+) -> None:
     ledger = Ledger(Path(guarded.environ["LEDGER_FILE"]))
     producer = _app(secure_broker, "producer", guarded)
-    operator = _app(secure_broker, "operator", guarded)
-    events = _heard(operator)
 
     def ran(name: str, times: int) -> None:
         guarded.wait(
@@ -159,7 +159,8 @@ def test_each_has_what_it_needs(guarded: System, secure_broker: LocalKafka) -> N
         done = CliRunner().invoke(main, ["dlq", *command], env=environ)
         assert done.exit_code == 0, (command, done.output)
     ran("fails_until", 3)
-    guarded.wait("events", lambda: {"task-sent", "task-succeeded", "worker-heartbeat"} <= {*events})
+    wanted = {"task-sent", "task-succeeded", "worker-heartbeat"}
+    guarded.wait("events", lambda: wanted <= {event["type"] for event in events})
     guarded.wait_done()
     assert bound.stop() == 0
     guarded.workers.remove(bound)
@@ -175,4 +176,3 @@ def test_each_has_what_it_needs(guarded: System, secure_broker: LocalKafka) -> N
         refused = [line for line in log.splitlines() if re.search("uthoriz|grant", line)]
         assert not refused, refused
     producer.close()
-    operator.close()

@@ -22,7 +22,9 @@ from celery.events.state import State
 
 from scheduler.local_broker import LocalKafka
 from scheduler.processes import free_port
+from tests.eventually import eventually
 from tests.ledger import Ledger
+from tests.listening import heard
 
 from .conftest import System
 
@@ -87,31 +89,10 @@ def _command(office: System, *command: str) -> Iterator[subprocess.Popen[str]]:
 
 @contextmanager
 def _capture(office: System) -> Iterator[list[dict[str, Any]]]:
-    """Every event, caught by Celery's own receiver in a thread."""
-    events: list[dict[str, Any]] = []
-    ready = threading.Event()
-    with office.app.connection_for_read() as connection:
-        receiver = office.app.events.Receiver(connection, handlers={"*": events.append})
-
-        def capture() -> None:
-            for _ in receiver.itercapture(timeout=1, wakeup=True):
-                ready.set()
-
-        def loop() -> None:
-            while not receiver.should_stop:
-                try:
-                    capture()
-                except TimeoutError:
-                    continue
-
-        thread = threading.Thread(target=loop)
-        thread.start()
-        try:
-            assert ready.wait(30), "no event"
-            yield events
-        finally:
-            receiver.should_stop = True
-            thread.join(30)
+    """Every event, once the first was heard."""
+    with heard(office.app) as events:
+        eventually(lambda: events, what="an event")
+        yield events
 
 
 def test_every_event_of_a_task_is_heard(office: System, names: list[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from scheduler import processes
 from scheduler.local_broker import LocalKafka
 from scheduler.preflight import EX_CONFIG
 from tests.eventually import eventually
+from tests.listening import heard
 from tests.secure_kafka import PASSWORDS
 
 from .plain_worker import Plain
@@ -108,18 +108,11 @@ def plain(
     made.stop()
 
 
-def _events(plain: Plain) -> list[str]:
-    """Listen to events in a thread; the list grows."""
-    events: list[str] = []
-
-    def listen() -> None:
-        with plain.app.connection_for_read() as connection:
-            plain.app.events.Receiver(
-                connection, handlers={"*": lambda event: events.append(repr(event))}
-            ).capture(limit=None, timeout=240, wakeup=True)
-
-    threading.Thread(target=listen, daemon=True).start()
-    return events
+@pytest.fixture
+def events(plain: Plain) -> Iterator[list[dict[str, Any]]]:
+    """All events, as they come."""
+    with heard(plain.app) as found:
+        yield found
 
 
 def _command_lines() -> str:
@@ -134,17 +127,16 @@ def _command_lines() -> str:
     return "\n".join(found)
 
 
-def test_a_password_is_shown_nowhere(plain: Plain) -> None:
+def test_a_password_is_shown_nowhere(plain: Plain, events: list[dict[str, Any]]) -> None:
     word = PASSWORDS["alice"]
-    events = _events(plain)
     name = f"{plain.topic}@"
     inspect = plain.app.control.inspect(timeout=30, limit=1, pattern=f"{name}*", matcher="glob")
     eventually(inspect.ping, 120, what="the worker answers")
     # A task whose log shows whatever a request shows, and one that fails.
     assert plain.send("add", 1, 1).get(timeout=60) == 2
     plain.send("add", 1, "x")
-    eventually(lambda: any("task-failed" in event for event in events), what="events")
-    eventually(lambda: any("worker-heartbeat" in event for event in events), what="a heartbeat")
+    wanted = {"task-failed", "worker-heartbeat"}
+    eventually(lambda: wanted <= {event["type"] for event in events}, what="events")
     answers: dict[str, Any] = {
         what: getattr(inspect, what)()
         for what in (
@@ -169,7 +161,7 @@ def test_a_password_is_shown_nowhere(plain: Plain) -> None:
     assert "DEBUG" in log
     shown = {
         **{what: repr(answer) for what, answer in answers.items()},
-        "events": "\n".join(events), "command lines": lines, "log": log,
+        "events": repr(events), "command lines": lines, "log": log,
         "report": report.stdout + report.stderr,
     }  # fmt: skip
     for what, text in shown.items():

@@ -119,8 +119,9 @@ def _later(system: Any, tmp_path: Path, signing: dict[str, str]) -> list[str]:
         env=environ, check=True, timeout=120,
     )  # fmt: skip
     system.wait("a letter", lambda: len(system.dead_letters()) == letters + 1, 120)
+    # Both were delayed, and the retry as well, unless its worker took longer to publish it.
     forwarded = topics.lag(Options.of(system.kafka.url(), {"group_id": system.topic}), delayed)
-    assert sum(end for _, end in forwarded.values()) > 3, "they went through the delay topic"
+    assert sum(end for _, end in forwarded.values()) >= len(tasks), "they were in the delay topic"
     mended.touch()
     replay = [str(Path(sys.executable).with_name("scheduler")), "dlq", "replay"]
     subprocess.run(

@@ -15,8 +15,11 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from kombu_kafka.delay import level as delay_level
 from kombu_kafka.delay import messages as delay
+from kombu_kafka.delay.backlog import late_by
 from kombu_kafka.delay.level import AHEAD_MS, HOLD_MS, Entry, Level, take
+from kombu_kafka.delay.opening import trusted
 from kombu_kafka.delay.single_owner import SingleOwnerAssignor
+from kombu_kafka.delay.watch import Watch, _Changes
 
 MONTHS_MS = 90 * 86_400_000
 
@@ -161,6 +164,60 @@ def test_a_successor_knows_exactly_what_was_forwarded(gaps: list[int], data: st.
     last = Level(20, 0, told)
     last.push([records[o] for o in offsets if o >= last.position])
     assert set(last._entries) == set(offsets) - forwarded
+
+
+def forwarded_above(topic: str) -> OffsetAndMetadata:
+    """A commit at offset 0: what lies at 1 and 2 was forwarded, and 0 was not."""
+    level = Level(20, topic=topic)
+    level.push([message(0, 10**9, 0), message(0, 0, 1), message(0, 0, 2)])
+    told = forward(level, take([level], 1, 9))
+    assert [len(found) for found in Level(20, 0, told).known] == [2]
+    return told
+
+
+def test_what_lies_in_a_log_that_was_cut_short_is_not_taken_for_forwarded() -> None:
+    told = forwarded_above("0a0b0c0d")
+    assert trusted(told, 3, "0a0b0c0d") == (told, "")
+    assert trusted(None, 3, "0a0b0c0d") == (None, "")
+    kept, doubt = trusted(told, 2, "0a0b0c0d")
+    assert "up to offset 2) is ignored" in doubt
+    level = Level(20, 0, kept)
+    level.push([message(0, 10**9, offset) for offset in range(3)])
+    assert len(level) == 3
+    kept, doubt = trusted(OffsetAndMetadata(9, "", -1), 8, "")
+    assert kept is None
+    assert "ends at 8" in doubt
+
+
+def test_a_topic_made_anew_is_another_even_where_nothing_lies_above_the_offset() -> None:
+    level = Level(0, topic="0a0b0c0d")
+    level.push([message(0, 0, 0)])
+    told = forward(level, take([level], 1, 9))
+    for committed in (told, forwarded_above("0a0b0c0d")):
+        kept, doubt = trusted(committed, 9, "11111111")
+        assert kept is None
+        assert "made anew" in doubt
+        # Where its id isn't known to either, nothing speaks against it.
+        assert trusted(committed, 9, "") == (committed, "")
+    unnamed = forwarded_above("")
+    assert trusted(unnamed, 9, "11111111") == (unnamed, "")
+
+
+def test_late_is_what_is_due_and_no_hop_that_waits() -> None:
+    level = Level(6)
+    hop, due = (Entry(message(0, at), level) for at in (10**6, 9000))
+    assert hop.ready < 20_000
+    assert late_by([], 20) == 0
+    assert late_by([hop], 20) == 0
+    assert late_by([hop, due], 20) == 11
+
+
+def test_after_a_failure_the_dispatcher_does_not_wait_before_it_begins_anew() -> None:
+    watch = Watch.__new__(Watch)
+    watch._changes, watch._levels = _Changes(), {}
+    assert watch._patience() > 0
+    watch._changes.seen.set()
+    assert watch._patience() == 0
 
 
 @given(

@@ -22,7 +22,7 @@ def client() -> Any:
         _fetcher=SimpleNamespace(
             _fetch_futures=[Future()], _reset_task=None, _validation_task=None
         ),
-        _coordinator=SimpleNamespace(need_rejoin=lambda: False, coordinator_id=1),
+        _coordinator=SimpleNamespace(need_rejoin=lambda: False, rejoining=False, coordinator_id=1),
         _subscription=SimpleNamespace(fetchable_partitions=lambda: ["tasks-0"]),
     )
 
@@ -65,6 +65,13 @@ def test_whoever_asks_something_of_the_thread_ends_it(client: Any) -> None:
 
 def test_a_member_that_must_rejoin_does_not_wait(client: Any) -> None:
     client._coordinator.need_rejoin = lambda: True
+    assert not settled(client)
+    wait(client, threading.Event(), LONG)
+
+
+def test_nor_does_one_whose_rebalance_is_under_way(client: Any) -> None:
+    """It would stay without heartbeats; only the next poll asks for the rest of it."""
+    client._coordinator.rejoining = True
     assert not settled(client)
     wait(client, threading.Event(), LONG)
 
