@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -344,15 +344,7 @@ class Inbox:
         Returns:
             False if there is no such delivery (a late acknowledgement, dropped without harm).
         """
-        with self._lock:
-            found = self._in_flight.pop(tag, None)
-            if found is None:
-                return False
-            delivery, lane = found
-            lane.settle(delivery.record)
-            self._acquit(tag)
-        self.wakeup.set()
-        return True
+        return self._end(tag, Lane.settle)
 
     def requeue(self, tag: int) -> bool:
         """A delivery was not worked on: it goes out again, in its place.
@@ -360,12 +352,15 @@ class Inbox:
         Returns:
             False if there is no such delivery.
         """
+        return self._end(tag, Lane.requeue)
+
+    def _end(self, tag: int, how: Callable[[Lane, ConsumerRecord], object]) -> bool:
         with self._lock:
             found = self._in_flight.pop(tag, None)
             if found is None:
                 return False
             delivery, lane = found
-            lane.requeue(delivery.record)
+            how(lane, delivery.record)
             self._acquit(tag)
         self.wakeup.set()
         return True

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from scheduler.dlq.statistics import Statistics
+from tests.eventually import eventually
 
 MANY = 10_000
 #: Seconds of a processor that listing them may take, on a slow one too; 1.2 to 1.5 were measured on a machine that
@@ -175,9 +176,7 @@ def test_a_topic_made_anew_has_no_history(letters: Any) -> None:
     admin = letters.kafka.admin()
     admin.delete_topics([letters.dead_letter_topic])
     admin.close()
-    deadline = time.monotonic() + 30
-    while letters.dead_letter_topic in letters.kafka_topics() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    eventually(lambda: letters.dead_letter_topic not in letters.kafka_topics(), 30)
     assert "There is no topic" in letters.run("list", code=1).stderr
     letters.kafka.create_topic(letters.dead_letter_topic, 1)
     letters.write(1)

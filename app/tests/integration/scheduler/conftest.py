@@ -94,6 +94,14 @@ class System:
     def wait_done(self, timeout: float = 60) -> None:
         self.wait("lag 0", lambda: self.lag() == 0, timeout)
 
+    def close(self) -> None:
+        """End the workers that were started, all at once, and the app."""
+        for worker in self.workers:
+            worker.terminate()
+        for worker in self.workers:
+            worker.stop()
+        self.app.close()
+
     def dead_letters(self) -> list[Any]:
         """Every record of the dead letter topic."""
         consumer = KafkaConsumer(bootstrap_servers=self.kafka.bootstrap)
@@ -122,11 +130,7 @@ def system(kafka: LocalKafka, topic: str, tmp_path: Path, modules: str) -> Itera
     made = System(kafka, topic, tmp_path, modules)
     made.environ["LEDGER_FILE"] = str(tmp_path / "ledger")
     yield made
-    for worker in made.workers:
-        worker.terminate()
-    for worker in made.workers:
-        worker.stop()
-    made.app.close()
+    made.close()
 
 
 @pytest.fixture

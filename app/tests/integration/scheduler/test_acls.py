@@ -96,11 +96,7 @@ def guarded(secure_broker: LocalKafka, topic_name: str, tmp_path: Path) -> Itera
     finally:
         admin.close()
     yield system
-    for worker in system.workers:
-        worker.terminate()
-    for worker in system.workers:
-        worker.stop()
-    system.app.close()
+    system.close()
 
 
 @pytest.fixture

@@ -47,11 +47,7 @@ def office(kafka: LocalKafka, tmp_path_factory: Any) -> Iterator[System]:
     for worker in system.workers:
         worker.wait_ready()
     yield system
-    for worker in system.workers:
-        worker.terminate()
-    for worker in system.workers:
-        worker.stop()
-    system.app.close()
+    system.close()
     del os.environ["ANNOUNCE_TOPIC"]
 
 
