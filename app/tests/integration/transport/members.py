@@ -73,6 +73,11 @@ class Member(threading.Thread):
         positions = self.transport.positions()
         return None if positions is None else set(positions)
 
+    def generation(self) -> int | None:
+        """The group's generation as this member knows it; None while the group rebalances."""
+        joined = self.transport.consumer._ownership.client._coordinator.generation_if_stable()
+        return None if joined is None else int(joined.generation_id)
+
     def numbers(self) -> list[int]:
         """The numbers in the messages it got."""
         return [message.payload["n"] for message in self.got]

@@ -52,14 +52,14 @@ def test_a_task_longer_than_every_timeout_keeps_its_worker_in_the_group(
     )
     slow = Member(connect(group_id=topic, session_timeout=1.0), topic)
     settled(topic, slow, sizes=[4])
-    generation = slow.transport.consumer._ownership._lease.generation
+    generation = slow.generation()
     slow.on_message = lambda message: time.sleep(2.5)
     publish(topic, range(1))
     eventually(lambda: slow.numbers() == [0])
     slow.on_message = lambda message: None
     publish(topic, range(1, 5))
     eventually(lambda: sorted(slow.numbers()) == list(range(5)))
-    assert slow.transport.consumer._ownership._lease.generation is generation
+    assert slow.generation() == generation
 
 
 def test_a_revoked_partition_finishes_what_runs(
@@ -133,14 +133,16 @@ def test_a_name_that_comes_back_gets_its_partitions_without_a_rebalance(
     other = Member(connect(group_id=topic, worker_name="two@host"), topic)
     first = Member(connect(**options), topic)
     settled(topic, other, first, sizes=[2, 2])
-    before, generation = first.partitions(), other.transport.consumer._ownership._lease.generation
+    before = first.partitions()
+    eventually(lambda: other.generation() == first.generation() is not None)  # all have joined
+    generation = other.generation()
     first.be_another_process()
     again = Member(connect(**options), topic)
     error = eventually(lambda: first.error)
     assert isinstance(error, NotOwnerError)
     assert "under this worker's name, one@host" in str(error)
     eventually(lambda: again.partitions() == before)
-    assert other.transport.consumer._ownership._lease.generation is generation
+    assert again.generation() == other.generation() == generation
 
 
 def test_a_worker_killed_halfway_through_a_rebalance_ends_it_when_it_is_back(
