@@ -18,7 +18,7 @@ help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .PHONY: up
-up: tools-docker archive  ## deploy the whole system on three containers, then send 1,000 tasks through it
+up: tools-docker archive  ## deploy the whole system on four containers, then send 1,000 tasks through it
 	ansible-playbook -i local playbooks/local_hosts.yml site.yml
 	docker exec $(TERMINAL) kafka1 bash -lc 'scheduler smoke --tasks 1000'
 	@echo "The system is running. Look around with 'docker exec -it kafka1 bash -l'; 'make down' removes it."
