@@ -21,11 +21,14 @@ app.conf.update(
     task_default_queue=os.environ.get("BENCH_QUEUE", "bench"),
     task_acks_late=True,
     task_ignore_result=True,
+    # With Celery's default of 4, a solo worker on RabbitMQ sleeps with acknowledgements in its hands
+    # (kombu's Hub polls although callbacks wait), until a timer wakes it: 25 tasks a minute.
+    worker_prefetch_multiplier=64,
     broker_connection_retry_on_startup=True,
     worker_proc_alive_timeout=60.0,
     broker_transport_options=json.loads(os.environ.get("BENCH_OPTIONS", "{}")),
-    **json.loads(os.environ.get("BENCH_SETTINGS", "{}")),
 )
+app.conf.update(json.loads(os.environ.get("BENCH_SETTINGS", "{}")))
 
 _marks = Marks(Path(os.environ["BENCH_MARKS"])) if "BENCH_MARKS" in os.environ else None
 
