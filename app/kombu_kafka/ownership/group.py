@@ -14,16 +14,13 @@ one worker and gives it to another, and the rest goes on. What this module adds 
 from __future__ import annotations
 
 import logging
-import math
 import re
-import struct
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from kafka import ConsumerRebalanceListener
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import (
     FencedInstanceIdError,
     InconsistentGroupProtocolError,
@@ -34,9 +31,11 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from ..clients.fetching import refresh
 from ..errors import ConfigurationError, KombuKafkaError, NotOwnerError
+from .assignor import Assignor
 from .base import Ownership
+from .bound_workers import BoundWorkers
 from .lease import Lease
-from .presence import owners_of_topics, unassigned
+from .presence import unassigned
 from .standstill import Standstill
 
 __all__ = ("GroupOwnership", "instance_id")
@@ -47,10 +46,6 @@ logger = logging.getLogger(__name__)
 METADATA_MAX_AGE_MS = 30_000
 #: Seconds a partition's last commit may take after `revoke_timeout`.
 LAST_COMMIT_SECONDS = 5.0
-#: Seconds between two looks at who is in the way.
-LOOK_EVERY = 0.5
-#: Seconds that an owner is given to vanish on top of the session timeout.
-PATIENCE = 2.0
 #: Longest group instance id that Kafka takes.
 MAX_INSTANCE_ID = 249
 
@@ -60,30 +55,6 @@ def instance_id(worker_name: str | None) -> str | None:
     if worker_name is None:
         return None
     return re.sub(r"[^A-Za-z0-9._-]", "-", worker_name)[:MAX_INSTANCE_ID]
-
-
-class Assignor(CooperativeStickyAssignor):
-    """The cooperative sticky assignor, told by us what this worker owns.
-
-    The client's own memory of it forgets partitions that are still being drained, and remembers
-    those of a membership that was lost.
-
-    As Java's does, it tells the group the generation it knows. So a member that joins again never
-    says what it said before: a group at rest would take no notice of it.
-    """
-
-    def __init__(
-        self, owned: Callable[[], Iterable[TopicPartition]], generation: Callable[[], int]
-    ) -> None:
-        super().__init__()
-        self._owned = owned
-        self._known_generation = generation
-
-    def metadata(self, topics: Collection[str]) -> Any:
-        self.member_assignment = sorted(self._owned())
-        said = super().metadata(topics)
-        said.user_data = struct.pack(">i", self._known_generation())
-        return said
 
 
 class GroupOwnership(Ownership, ConsumerRebalanceListener):
@@ -100,10 +71,7 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
         self._subscribed: frozenset[str] = frozenset()
         #: What the group was told last that this worker owns.
         self._told: set[TopicPartition] = set()
-        #: Topics of which it is not known since the last join whether partitions are bound.
-        self._unannounced: frozenset[str] = frozenset()
-        #: Since when partitions of new topics are bound to others, and when that was seen last.
-        self._waiting: tuple[float, float] | None = None
+        self._bound = BoundWorkers(self.options, self.warn)
         self._standstill = Standstill(self.options)
         #: Whether this client's first assignment is yet to be looked at.
         self._is_new = True
@@ -196,12 +164,12 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
         self._let_go_of_cancelled(topics)
         wanted = topics | {partition.topic for partition in self.positions}
         new = wanted - self._subscribed
-        if new and not self._free(new):
+        if new and not self._bound.gone(new):
             wanted -= new
         if wanted == self._subscribed:
             return
         if wanted:
-            self._unannounced |= wanted - self._subscribed
+            self._bound.announce(wanted - self._subscribed)
             self.client.subscribe(topics=sorted(wanted), listener=self)
             self._look_up(wanted)
         else:
@@ -219,39 +187,6 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
             if all(cluster.partitions_for_topic(topic) for topic in topics):
                 break
             refresh(self.client)
-
-    def _free(self, topics: frozenset[str]) -> bool:
-        """Say whether no partition is bound to another worker; a dead one is gone in a while.
-
-        Raises:
-            NotOwnerError: one is, and that worker lives.
-        """
-        now = time.monotonic()
-        since, looked = self._waiting or (now, -math.inf)
-        if now - looked < LOOK_EVERY:
-            return False
-        fault = self._bound_to_others(topics)
-        if fault is None:
-            self._waiting = None
-            return True
-        self._waiting = since, time.monotonic()
-        patience = self.options.session_timeout + PATIENCE
-        if now - since > patience:
-            raise NotOwnerError(fault)
-        self.warn("Waiting, in case it is dead, for at most %g seconds: %s", patience, fault)
-        return False
-
-    def _bound_to_others(self, topics: Collection[str]) -> str | None:
-        owners = owners_of_topics(self.options, topics)
-        if not owners:
-            return None
-        whose = ", ".join(f"{name} by {owner}" for name, owner in sorted(owners.items()))
-        me = self.options.worker_name or self.options.client_id
-        return (
-            f"This worker, {me}, would share {', '.join(sorted(topics))} in the group "
-            f"{self.options.group_id}, but partitions are owned by workers they are bound to "
-            f"({whose}): bind all of a topic's workers to partitions (CUSTOM_PARTITION), or none."
-        )
 
     # What the group says; called within `KafkaConsumer.poll`, by the client's I/O thread
 
@@ -361,13 +296,8 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
             renewed = self._lease.renew()
         except FencedInstanceIdError as exc:
             raise self._fenced() from exc
-        joined = self.client._coordinator._joined_subscription
-        if renewed and self._unannounced and self._unannounced <= joined:
-            # Both sides announce themselves first and look then: one of them sees the other.
-            fault = self._bound_to_others(self._unannounced)
-            if fault is not None:
-                raise NotOwnerError(fault)
-            self._unannounced = frozenset()
+        if renewed:
+            self._bound.check(self.client._coordinator._joined_subscription)
         self.inbox.lease(self._lease.until)
         if renewed and self._is_new:
             self._resume_rebalance()

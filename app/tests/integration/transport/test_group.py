@@ -14,7 +14,8 @@ from kombu import Queue
 from kombu_kafka.consumer import POLL_MS
 from kombu_kafka.errors import NotOwnerError
 from kombu_kafka.ownership import group as ownership_group
-from kombu_kafka.ownership.group import Assignor, GroupOwnership
+from kombu_kafka.ownership.assignor import Assignor
+from kombu_kafka.ownership.group import GroupOwnership
 from scheduler.local_broker import LocalKafka
 from tests.eventually import eventually
 
