@@ -34,6 +34,15 @@ class Freeze:
         return min(now, self.until) - self.since >= session * OUT
 
 
+@dataclass(frozen=True)
+class Trouble:
+    """A stretch in which a broker was slow, cut off or (`away`) dead: commits took longer."""
+
+    since: float
+    until: float
+    away: bool
+
+
 @dataclass
 class Run:
     """One run of a task."""
@@ -89,7 +98,7 @@ class Verdict:
 
 class _Judge:
     def __init__(
-        self, ordered: bool, rewinds: bool, session: float, trouble: list[tuple[float, float]]
+        self, ordered: bool, rewinds: bool, session: float, trouble: list[Trouble]
     ) -> None:
         self.verdict = Verdict()
         self.ordered, self.rewinds, self.session = ordered, rewinds, session
@@ -101,8 +110,9 @@ class _Judge:
         #: By worker: when it was killed, and when it stood still.
         self.kills: defaultdict[str, list[float]] = defaultdict(list)
         self.freezes: defaultdict[str, list[Freeze]] = defaultdict(list)
-        #: Stretches in which brokers were in trouble, so that commits took longer.
-        self.trouble = trouble
+        #: By worker and partition: when it began something there last.
+        self.begun: dict[tuple[str, int], float] = {}
+        self.trouble = sorted(trouble, key=lambda found: found.since)
 
     def start(self, event: Event) -> None:
         lane, number = event["lane"], event["n"]
@@ -117,6 +127,7 @@ class _Judge:
             self._in_order(lane, number, again=bool(before))
         before.append(run)
         self.alive[lane].append(run)
+        self.begun[run.worker, at[0]] = run.begun
 
     def end(self, event: Event) -> None:
         for run in self.alive[event["lane"]]:
@@ -192,14 +203,30 @@ class _Judge:
         if run.ended is None:
             return False
         known = run.ended + SETTLE
-        for since, until in sorted(self.trouble):
-            if since <= known and run.ended <= until:
-                known = max(known, until + SETTLE)
-                if again.worker != run.worker and Freeze(since, until).long(until, self.session):
+        for trouble in self.trouble:
+            if trouble.since <= known and run.ended <= trouble.until:
+                known = max(known, trouble.until + SETTLE)
+                if self._moved(run, again, trouble):
                     return True
         freezes = self.freezes[run.worker]
         hits = [freeze.since for freeze in freezes if freeze.long(again.begun, self.session)]
         return any(run.begun <= hit <= known for hit in (*hits, *self.kills[run.worker]))
+
+    def _moved(self, run: Run, again: Run, trouble: Trouble) -> bool:
+        """Say whether the run's partition went to another worker as a broker was away.
+
+        Only a group moves partitions, and only if its coordinator was away for so long that members
+        lost their places. A worker that went on with the partition afterwards had kept it, and told
+        Kafka what it had done.
+        """
+        away = Freeze(trouble.since, trouble.until)
+        return (
+            trouble.away
+            and self.rewinds
+            and again.worker != run.worker
+            and away.long(trouble.until, self.session)
+            and self.begun[run.worker, run.at[0]] <= trouble.until + SETTLE
+        )
 
     def _in_order(self, lane: str, number: int, again: bool) -> None:
         last, highest = self.last.get(lane, -1), self.highest.get(lane, -1)
@@ -234,7 +261,11 @@ def judge(
     """
     events = list(events)
     # A broker's trouble is noted when it is over, and may explain what happened before.
-    trouble = [(event["since"], event["t"]) for event in events if "since" in event]
+    trouble = [
+        Trouble(event["since"], event["t"], event["kind"] == "kill-broker")
+        for event in events
+        if "since" in event
+    ]
     court = _Judge(ordered, rewinds, session, trouble)
     confirmed: set[Task] = set()
     for event in events:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.chaos.schedule import KINDS, draw
 from tests.chaos.verdict import SETTLE, Verdict, judge
 
@@ -22,12 +24,12 @@ class Story:
 
     def run(
         self, event: str, number: int, t: float, *, worker: str = "w", at: int | None = None,
-        lane: str = "a", late: bool = False,
+        lane: str = "a", late: bool = False, partition: int = 0,
     ) -> None:  # fmt: skip
         offset = number if at is None else at
         self.events.append(
             {"e": event, "q": "q", "lane": lane, "n": number, "t": t, "worker": worker,
-             "pid": f"{worker}-{lane}", "at": [0, offset], "late": late}
+             "pid": f"{worker}-{lane}", "at": [partition, offset], "late": late}
         )  # fmt: skip
 
     def whole(self, number: int, t: float, **facts: Any) -> None:
@@ -130,14 +132,37 @@ def test_no_commit_while_a_broker_is_away() -> None:
     assert story.verdict().repeats_unsettled == 1
 
 
-def test_a_coordinator_that_is_away_for_long_is_a_lost_place() -> None:
-    for until, worker, unsettled in ((1.5 + SESSION, "other", 1), (1.7, "other", 0), (9, "w", 0)):
-        story = Story()
-        story.whole(0, 1)
-        story.whole(0, 12, worker=worker)
-        story.hit("kill-broker", until, since=1.5)  # noted when it is over
-        verdict = story.verdict(session=SESSION)
-        assert (verdict.repeats_unsettled, verdict.unexplained) == (unsettled, 1 - unsettled)
+@pytest.mark.parametrize(
+    ("kind", "until", "worker", "group", "excused"),
+    [
+        ("kill-broker", 1.5 + SESSION, "other", True, True),
+        ("kill-broker", 1.7, "other", True, False),  # too short to lose a place
+        ("kill-broker", 9, "w", True, False),  # its own journal knows
+        ("kill-broker", 9, "other", False, False),  # bound partitions do not move
+        ("slow", 9, "other", True, False),  # slow answers are answers
+    ],
+)
+def test_a_coordinator_that_is_away_for_long_is_a_lost_place(
+    kind: str, until: float, worker: str, group: bool, excused: bool
+) -> None:
+    story = Story()
+    story.whole(0, 1)
+    story.whole(0, 12, worker=worker)
+    story.hit(kind, until, since=1.5)  # noted when it is over
+    verdict = story.verdict(session=SESSION, rewinds=group)
+    assert (verdict.repeats_unsettled, verdict.unexplained) == (excused, not excused)
+
+
+@pytest.mark.parametrize(("on", "excused"), [(0, False), (1, True)])
+def test_who_kept_its_place_while_a_broker_was_away_has_told_kafka(on: int, excused: bool) -> None:
+    """It goes on with the partition afterwards: what it had done before is no other's to repeat."""
+    story = Story()
+    story.whole(0, 1)
+    story.whole(1, 9 + SETTLE + 1, at=1, partition=on)
+    story.whole(0, 20, worker="other")
+    story.hit("kill-broker", 9, since=1.5)
+    verdict = story.verdict(ordered=False, session=SESSION, rewinds=True)
+    assert (verdict.repeats_unsettled, verdict.unexplained) == (excused, not excused)
 
 
 def test_a_rewind_is_for_groups() -> None:
