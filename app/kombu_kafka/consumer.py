@@ -257,15 +257,16 @@ class Consumer:
             self._ownership.out_of_range(exc.args[0])
             return
         except LogTruncationError as exc:
-            self._ownership.out_of_range(exc.divergent_offsets)
+            self._ownership.cut_short(exc.divergent_offsets)
             return
         for partition, records in fetched.items():
-            self.inbox.push(partition, records, records[-1].offset + 1)
+            last = records[-1]
+            self.inbox.push(partition, records, last.offset + 1, last.leader_epoch)
         for partition in client.assignment() & flowing:
             # Past transaction markers and compacted records, which no poll returns.
             position = client._subscription.assignment[partition].position
             if position is not None:
-                self.inbox.push(partition, (), position.offset)
+                self.inbox.push(partition, (), position.offset, position.leader_epoch)
         if quiet and not fetched and self.inbox.quiet():
             wait(client, self._wake, min(QUIET_MS / 1000, self._options.session_timeout / 10))
 

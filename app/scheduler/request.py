@@ -16,6 +16,7 @@ dead-letters instead.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from celery.exceptions import (
     InvalidTaskError,
     Reject,
     Retry,
+    TaskRevokedError,
     Terminated,
     TimeLimitExceeded,
     WorkerLostError,
@@ -34,6 +36,7 @@ from celery.utils.serialization import UnpickleableExceptionWrapper
 from celery.worker import state
 from celery.worker.request import Request
 from kombu.asynchronous import get_event_loop
+from kombu.utils.compat import detect_environment
 
 from scheduler.task import WrongArgumentsError, is_hard, is_passing
 from scheduler.task_body import fault
@@ -187,6 +190,17 @@ class DeadLetterRequest(Request):
         self._give_up(attempts)
         return True
 
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """A pool begins, and says so first: one that works in this process can still be stopped.
+
+        Threads and greenlets have a queue of their own, so what waited there was asked about by
+        `revoked` long ago. What a child says is too late to be stopped.
+        """
+        green = detect_environment() != "default"  # then `pid` names a greenlet
+        if (green or pid == os.getpid()) and self._is_anothers():
+            raise _unbegun(green)(self.id)
+        super().on_accepted(pid, time_accepted)
+
     def _is_anothers(self) -> bool:
         """Give a record back, unbegun, where this worker can't be sure to be its owner any more."""
         message = self.message
@@ -289,6 +303,15 @@ class DeadLetterRequest(Request):
             logger.critical("Task %s[%s] could not be dead-lettered: %r", self.name, self.id, exc)
         else:
             message._state = "REJECTED"
+
+
+def _unbegun(green: bool) -> type[BaseException]:
+    """Return what a pool takes for an end without a word, raised where it begins a task."""
+    if green:
+        from greenlet import GreenletExit
+
+        return GreenletExit
+    return TaskRevokedError
 
 
 def _exception(exc_info: Any) -> BaseException:

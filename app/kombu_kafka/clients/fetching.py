@@ -7,9 +7,11 @@ import time
 from typing import Any
 
 from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import LeaderNotAvailableError, NoError, for_code
+from kafka.protocol.consumer import OffsetForLeaderEpochRequest
 from kafka.structs import TopicPartition
 
-__all__ = ("forget", "poll", "refresh", "settled", "wait")
+__all__ = ("end_of_epoch", "forget", "poll", "refresh", "settled", "wait")
 
 #: Milliseconds brokers may take to describe topics.
 METADATA_MS = 5000
@@ -56,6 +58,41 @@ def refresh(client: Any) -> None:
     manager = client._coordinator._manager
     asked = manager.call_soon(client._cluster.refresh_metadata)
     client._coordinator._net.run(manager.wait_for, asked, METADATA_MS)
+
+
+def end_of_epoch(client: Any, partition: TopicPartition, epoch: int) -> int | None:
+    """Return how far a partition's log is what its leaders wrote up to an epoch; None if unknown.
+
+    Where that is less than what was read in that epoch, the log was cut short meanwhile: brokers
+    that had all of it were lost, and what lies there now are other records.
+
+    Arguments:
+        client: a ``KafkaConsumer``.
+        partition: which one.
+        epoch: of the leader that something was read from.
+
+    Raises:
+        RetriableError: no broker leads the partition, or it did not answer.
+    """
+    leader = client._cluster.leader_for_partition(partition)
+    if leader is None or leader < 0:
+        raise LeaderNotAvailableError(f"{partition.topic}-{partition.partition} has no leader")
+    topic = OffsetForLeaderEpochRequest.OffsetForLeaderTopic
+    asked = topic.OffsetForLeaderPartition(
+        partition=partition.partition, current_leader_epoch=-1, leader_epoch=epoch
+    )
+    request = OffsetForLeaderEpochRequest(
+        replica_id=-1, topics=[topic(topic=partition.topic, partitions=[asked])]
+    )
+
+    async def ask() -> Any:
+        return await client._coordinator._manager.send(request, node_id=leader)
+
+    ((answer,),) = (found.partitions for found in client._coordinator._net.run(ask).topics)
+    error = for_code(answer.error_code)
+    if error is not NoError:
+        raise error()
+    return None if answer.end_offset < 0 else int(answer.end_offset)
 
 
 def forget(client: Any, partition: TopicPartition) -> None:

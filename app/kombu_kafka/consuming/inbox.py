@@ -90,6 +90,7 @@ class Inbox:
         known: Sequence[range] = (),
         attempts: Mapping[int, int] | None = None,
         topic: str = "",
+        epoch: int = -1,
         lost: int = 0,
     ) -> None:
         """Begin a partition whose next record is at `position`.
@@ -103,9 +104,10 @@ class Inbox:
             known: what Kafka's metadata says is done above `position`.
             attempts: how often records were begun and not finished, by offset.
             topic: digest of the topic's id, for the metadata of commits.
+            epoch: of the leader that wrote what lies before, as Kafka has it; -1 if unknown.
             lost: how many records before `position` were deleted before they were consumed.
         """
-        lane = Lane(partition, position, order, journal, committed, known, attempts, topic)
+        lane = Lane(partition, position, order, journal, committed, known, attempts, topic, epoch)
         with self._lock:
             self._lanes[partition] = lane
             self._lost[partition] += lost
@@ -173,7 +175,11 @@ class Inbox:
             self.wakeup.set()
 
     def push(
-        self, partition: TopicPartition, records: Sequence[ConsumerRecord], position: int
+        self,
+        partition: TopicPartition,
+        records: Sequence[ConsumerRecord],
+        position: int,
+        epoch: int = -1,
     ) -> None:
         """Take records in the order of their offsets; what is known as done is skipped.
 
@@ -181,12 +187,13 @@ class Inbox:
             partition: an open partition.
             records: what was fetched, none of it pushed before.
             position: where the consumer stands now.
+            epoch: of the leader that wrote what lies just before; -1 if unknown.
         """
         with self._lock:
             lane = self._lanes.get(partition)
             if lane is None:
                 return
-            skipped = lane.push(records, position)
+            skipped = lane.push(records, position, epoch)
         if records:
             self.wakeup.set()
         if skipped:

@@ -141,6 +141,11 @@ class Journal:
             except OSError as exc:
                 self._give_up(exc)
 
+    def cut(self, offset: int) -> None:
+        """Forget what is said of records at `offset` and above: others lie there now."""
+        self.done = {at: timestamp for at, timestamp in self.done.items() if at < offset}
+        self.attempts = {at: count for at, count in self.attempts.items() if at < offset}
+
     def close(self) -> None:
         """Close the file; it stays."""
         fd, self._fd = self._fd, None

@@ -6,18 +6,19 @@ Also what to do where Kafka no longer has what was to be read next.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from kafka import KafkaConsumer
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from ..clients.fetching import refresh
+from ..clients.fetching import end_of_epoch, refresh
 from ..options import Options
 from ..order import make_order
 from . import attempts, commit_metadata
 from .commit_metadata import CommitMetadata
 from .inbox import Inbox
 from .journal import Journal, JournalIdentity
-from .ranges import within
+from .ranges import below, within
 
 __all__ = ("is_made_anew", "open_lane", "pass_over_deleted")
 
@@ -47,6 +48,12 @@ def open_lane(
     anew = said is not None and said.topic not in ("", commit_metadata.digest(topic_id))
     offset = committed.offset if committed else journal.told if journal else None
     position, lost = first, 0
+    epoch = committed.leader_epoch if committed and not anew else -1
+    cut = end_of_epoch(client, partition, epoch) if epoch >= 0 else None
+    if cut is None:
+        epoch = -1
+    else:
+        offset, said = _before(cut, partition, committed, said, journal)
     if offset is not None and (anew or offset > end):
         logger.warning(
             "The group %s committed offset %d of %s-%d, %s: starting at its first record, "
@@ -58,6 +65,7 @@ def open_lane(
     elif offset is not None:
         position = max(offset, first)
         if offset < first:
+            epoch = -1
             gone = range(offset, first)
             done, at_hand = said.done if said else (), journal.done if journal else {}
             lost = sum(not within(done, offset) and offset not in at_hand for offset in gone)
@@ -70,12 +78,15 @@ def open_lane(
         )  # fmt: skip
         said = None
     client.seek(partition, position)
+    if epoch >= 0:  # so that the client notices a log that is cut short from now on
+        client._subscription.seek(partition, OffsetAndMetadata(position, "", epoch))
     inbox.open(
         partition, position, make_order(options.ordering), journal,
         committed.offset if committed else None,
         known=said.done if said else (),
         attempts=attempts.known(options.state_directory, partition, position, said, journal),
         topic=commit_metadata.digest(topic_id),
+        epoch=epoch,
         lost=lost,
     )  # fmt: skip
     logger.info("Consuming %s-%d from offset %d.", partition.topic, partition.partition, position)
@@ -128,6 +139,33 @@ def _said(partition: TopicPartition, committed: OffsetAndMetadata | None) -> Com
         )  # fmt: skip
         return None
     return said
+
+
+def _before(
+    cut: int,
+    partition: TopicPartition,
+    committed: OffsetAndMetadata,
+    said: CommitMetadata | None,
+    journal: Journal | None,
+) -> tuple[int, CommitMetadata | None]:
+    """Return what was committed as far as it is about records that are still there.
+
+    From `cut` on others may lie at the same offsets: they are neither done nor under suspicion.
+    """
+    read = said.done[-1].stop if said and said.done else committed.offset
+    if cut >= read:
+        return committed.offset, said
+    logger.error(
+        "The log of %s-%d was cut short at offset %d, and had been done up to %d: brokers that had "
+        "all of it were lost, and with them the records from there on. Going on with what is left.",
+        *partition, cut, read,
+    )  # fmt: skip
+    if journal is not None:
+        journal.cut(cut)
+    if said is not None:
+        counts = {offset: count for offset, count in said.attempts.items() if offset < cut}
+        said = replace(said, done=tuple(below(said.done, cut)), attempts=counts)
+    return min(cut, committed.offset), said
 
 
 def _journal(

@@ -77,10 +77,12 @@ class Lane:
         known: what Kafka's metadata says is done above `position`.
         attempts: how often records were begun and not finished in earlier lives of the process.
         topic: digest of the topic's id.
+        epoch: of the leader that wrote what lies before `position` or later; -1 if unknown.
 
     Attributes:
         held: whether nothing is to be handed out for now.
         topic: digest of the topic's id.
+        epoch: of the leader that wrote what was read last (or -1): by it a log cut short is noticed.
     """
 
     def __init__(
@@ -93,8 +95,10 @@ class Lane:
         known: Sequence[range] = (),
         attempts: Mapping[int, int] | None = None,
         topic: str = "",
+        epoch: int = -1,
     ) -> None:
         self.partition = partition
+        self.epoch = epoch
         self.order = order
         self.tracker = OffsetTracker(position)
         self.journal = journal
@@ -120,8 +124,10 @@ class Lane:
 
     # In
 
-    def push(self, records: Sequence[ConsumerRecord], position: int) -> int:
+    def push(self, records: Sequence[ConsumerRecord], position: int, epoch: int = -1) -> int:
         """Take records that are not known as done; return how many were."""
+        if position > self.tracker.position:
+            self.epoch = epoch
         skipped = 0
         done = self.journal.done if self.journal else {}
         tracker, order = self.tracker, self.order
@@ -147,6 +153,7 @@ class Lane:
         done = self.journal.done if self.journal else {}
         lost = sum(offset not in done and not self._is_known(offset) for offset in gone)
         self.tracker.advance(position)
+        self.epoch = -1
         return lost
 
     # Out
@@ -231,7 +238,7 @@ class Lane:
             owner, watermark, done, topic=self.topic, attempts=self._attempts,
             journal=self.journal.id if self.journal else "",
         )  # fmt: skip
-        return OffsetAndMetadata(watermark, metadata, -1)
+        return OffsetAndMetadata(watermark, metadata, self.epoch)
 
     @property
     def quiet(self) -> bool:

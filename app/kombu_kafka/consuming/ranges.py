@@ -5,13 +5,18 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
-__all__ = ("from_offset", "merged", "within")
+__all__ = ("below", "from_offset", "merged", "within")
 
 
 def within(ranges: Sequence[range], offset: int) -> bool:
     """Say whether `offset` lies in one of the ranges."""
     index = bisect_right(ranges, offset, key=_start)
     return index > 0 and offset in ranges[index - 1]
+
+
+def below(ranges: Iterable[range], offset: int) -> list[range]:
+    """Return the part of the ranges that lies below `offset`."""
+    return [range(found.start, min(found.stop, offset)) for found in ranges if found.start < offset]
 
 
 def from_offset(ranges: Iterable[range], offset: int) -> list[range]:

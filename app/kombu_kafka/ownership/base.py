@@ -113,7 +113,14 @@ class Ownership(ABC):
             if not pass_over_deleted(self.client, self.inbox, partition):
                 self._begin_anew(partition)
 
+    def cut_short(self, partitions: Iterable[TopicPartition]) -> None:
+        """Of these Kafka has lost what was read last: go on where the log was cut."""
+        for partition in partitions:
+            self._begin_anew(partition)
+
     def _begin_anew(self, partition: TopicPartition) -> None:
+        if partition in self._anew:
+            return
         logger.warning(
             "%s-%d holds other records than those read so far: its topic was deleted and made anew, "
             "or brokers that had all of it were lost. Reading begins anew.", *partition,

@@ -58,14 +58,16 @@ def test_a_worker_that_is_killed_in_a_group_loses_nothing(system: Any, ledger: L
     assert system.dead_letters() == []
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_a_worker_that_was_frozen_ends_when_another_has_taken_over(
-    system: Any, ledger: Ledger
+    system: Any, ledger: Ledger, pool: str
 ) -> None:
     """SIGSTOP for longer than the session: the other goes on; woken, the first begins nothing.
 
-    Without an order Celery has all of the tasks at hand by then.
+    Without an order Celery has all of the tasks at hand by then, and a pool of threads does.
     """
     tasks = 300
+    system.arguments = ("-P", pool)
     environ = {"CELERY_SESSION_TIMEOUT": "2", "CELERY_ORDERING": "none"}
     first = system.worker(0, name="one", **environ)
     other = system.worker(0, name="two", **environ)

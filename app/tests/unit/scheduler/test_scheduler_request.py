@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import Mock
@@ -263,6 +264,23 @@ def test_what_may_be_anothers_by_now_is_given_back_unbegun(app: Celery) -> None:
         record.request.execute_using_pool(pool)
     assert record.fate == ["reject True"]
     assert not pool.apply_async.called
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_what_waited_in_a_pool_of_threads_is_given_back_as_it_would_begin(
+    app: Celery, here: bool
+) -> None:
+    """A child that says that it begins has begun."""
+    record = Record(app)
+    record.request.execute_using_pool(Mock())
+    record.message.channel.may_begin.return_value = False
+    if here:
+        with pytest.raises(TaskRevokedError):
+            record.request.on_accepted(os.getpid(), 0.0)
+        assert record.fate == ["reject True"]
+    else:
+        record.request.on_accepted(os.getpid() + 1, 0.0)
+        assert record.fate == []
 
 
 def test_a_long_traceback_keeps_its_end(app: Celery) -> None:
