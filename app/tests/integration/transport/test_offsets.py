@@ -6,65 +6,21 @@ import logging
 import random
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kafka import KafkaConsumer
 from kafka.structs import OffsetAndMetadata, TopicPartition
-from kombu import Connection, Consumer, Queue
 
 from kombu_kafka.consuming import commit_metadata, progress
 from scheduler.local_broker import LocalKafka
 from tests.eventually import eventually
 
 from .conftest import Connect, Look
+from .worker import Worker
 
 GROUP = "celery-group"
-
-
-class Worker:
-    """Takes a topic's messages as they come and acknowledges them when told."""
-
-    def __init__(self, connect: Connect, topic: str, **options: Any) -> None:
-        self.connection: Connection = connect(**{"partitions": [0], "ordering": "none", **options})
-        self.messages: dict[int, Any] = {}
-        self.consumer = Consumer(
-            self.connection.channel(), queues=[Queue(topic)], on_message=self._take
-        )
-        self.consumer.consume()
-
-    def _take(self, message: Any) -> None:
-        self.messages[message.delivery_info["offset"]] = message
-
-    def read(self, offsets: set[int]) -> None:
-        """Wait for these offsets, and see that no other comes."""
-
-        def all_there() -> bool:
-            with suppress(TimeoutError):
-                self.connection.drain_events(timeout=0.2)
-            return offsets <= set(self.messages)
-
-        eventually(all_there)
-        assert set(self.messages) == offsets
-
-    def ack(self, *offsets: int) -> None:
-        for offset in offsets:
-            self.messages[offset].ack()
-
-    @property
-    def inbox(self) -> Any:
-        return self.connection.transport.consumer.inbox
-
-    def die(self) -> None:
-        """End without a last commit, as a killed process does."""
-        self.inbox.commits = lambda **_: {}
-        self.end()
-
-    def end(self) -> None:
-        """End in order; what is in flight will run again."""
-        self.connection.transport.consumer.join()
 
 
 @pytest.fixture
@@ -248,35 +204,6 @@ def test_a_topic_made_anew_begins_at_its_first_record(
     word(topic, 10, said.metadata)  # committed once more by a worker that knew nothing of it
     Worker(connect, topic).read(set(range(12)))
     assert "a topic that was deleted and made anew since" in caplog.text
-
-
-def test_many_done_behind_one_that_hangs_stop_nothing(
-    connect: Connect, publish: Any, word: Any, look: Look, topic: str
-) -> None:
-    publish(topic, 3000)
-    worker = Worker(connect, topic)
-    hanging, done = 0, 0
-    while done < 2999:
-        worker.connection.drain_events(timeout=20)
-        for offset in [offset for offset in worker.messages if offset != hanging]:
-            worker.messages.pop(offset).ack()
-            done += 1
-    partition = TopicPartition(topic, 0)
-
-    def flows() -> bool:
-        now = worker.inbox.statistics()[partition]  # why it pauses is looked at between two polls
-        return (now.in_flight, now.tracked, now.paused_by) == (1, 1, "")
-
-    eventually(flows)
-
-    def told() -> bool:
-        said = commit_metadata.decode(word(topic).metadata)
-        return said is not None and said.done == (range(1, 3000),)
-
-    eventually(told)
-    assert len(word(topic).metadata) < 100
-    worker.ack(hanging)
-    eventually(lambda: look.committed(topic)[0] == 3000)
 
 
 @pytest.mark.parametrize("ordering", ["partition", "key", "none"])

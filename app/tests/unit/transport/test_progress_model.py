@@ -1,10 +1,11 @@
 """Random schedules of everything that can happen to a partition, against a model.
 
-Deliveries, acknowledgements and returns; commits that arrive, that get lost, and whose confirmation
-gets lost; deaths that keep the journal, tear its last line or take the host away; partitions that move
-to another host and back; offsets moved by a person. Kafka is the smallest stand-in: a log and a
-commit. What must hold is said by the model alone: of one partition, or of one key, never two at once
-and never out of order; none lost; none again that was acknowledged and is known to a survivor.
+Deliveries, acknowledgements, returns, retries and rejections; commits that arrive, that get lost, and
+whose confirmation gets lost; deaths that keep the journal, tear its last line or take the host away;
+partitions that move to another host and back; offsets moved by a person; a log that loses its end. Kafka
+is the smallest stand-in: a log and a commit. What must hold is said by the model alone: of one partition,
+or of one key, never two at once and never out of order; none lost; none again that was acknowledged and
+is known to a survivor.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from hypothesis.stateful import (
 )
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from kombu_kafka.consuming import attempts
+from kombu_kafka.consuming import attempts, lanes
 from kombu_kafka.consuming.commit_metadata import decode
 from kombu_kafka.consuming.inbox import Delivery, Inbox
 from kombu_kafka.consuming.lanes import open_lane
@@ -46,15 +47,32 @@ class Log:
         self.end = 0
         self.commit: OffsetAndMetadata | None = None
         self.position = 0
+        #: The leaders' epochs, and the offset each began at.
+        self.epochs = [(0, 0)]
         self._cluster = SimpleNamespace(cluster_id="c", topic_id=lambda _: "t")
+        self._subscription = SimpleNamespace(seek=lambda *_: None)
 
     def append(self, key: bytes | None, gap: int) -> None:
         offset = self.end + gap  # a gap: a transaction's marker, a compacted record
         self.records.append(
-            SimpleNamespace(topic="tasks", partition=0, offset=offset, timestamp=1000 + offset,
-                            key=key, value=b"", headers=[])
+            SimpleNamespace(topic="tasks", partition=0, offset=offset, value=b"", headers=[],
+                            timestamp=1000 * self.epochs[-1][0] + offset, key=key)
         )  # fmt: skip
         self.end = offset + 1
+
+    def cut(self, offset: int) -> None:
+        """Lose what lies from `offset` on: a leader takes over that does not have it."""
+        epoch = self.epochs[-1][0] + 1
+        self.end = min(self.end, offset)
+        self.records = [record for record in self.records if record.offset < self.end]
+        self.epochs = [found for found in self.epochs if found[1] < self.end]
+        self.epochs.append((epoch, self.end))
+
+    def end_of(self, epoch: int) -> int:
+        return next((start for other, start in self.epochs if other > epoch), self.end)
+
+    def epoch_before(self, offset: int) -> int:
+        return max((epoch for epoch, start in self.epochs if start < offset), default=-1)
 
     def committed(self, _: TopicPartition, metadata: bool) -> OffsetAndMetadata | None:
         return self.commit
@@ -80,6 +98,8 @@ class Progress(RuleBasedStateMachine):
         self.log = Log()
         self.host = 0
         self.out: list[Delivery] = []
+        #: Rejected: their dead letters are on the way.
+        self.rejected: list[Delivery] = []
         #: Acknowledged since a person last wanted it to run again.
         self.acknowledged: set[int] = set()
         #: What a survivor knows of that: these must not run again.
@@ -95,7 +115,7 @@ class Progress(RuleBasedStateMachine):
             hosts=("h:1",), ordering=self.ordering, state_directory=str(self.state), max_buffered=5
         )
         self.inbox = Inbox(options.max_buffered, owner=f"worker-{self.host}")
-        self.out, self.journalled = [], []
+        self.out, self.rejected, self.journalled = [], [], []
         open_lane(self.log, self.inbox, options, TASKS)
 
     @property
@@ -128,7 +148,8 @@ class Progress(RuleBasedStateMachine):
         found = [record for record in self.log.records if record.offset >= self.log.position]
         batch = found[:count]
         self.log.position = batch[-1].offset + 1 if batch else self.log.end
-        self.inbox.push(TASKS, batch, self.log.position)
+        position = self.log.position
+        self.inbox.push(TASKS, batch, position, self.log.epoch_before(position))
 
     @rule(counts=st.lists(st.integers(1, 8), min_size=1, max_size=4))
     def work(self, counts: list[int]) -> None:
@@ -144,10 +165,11 @@ class Progress(RuleBasedStateMachine):
             return
         record = delivery.record
         assert record.offset not in self.safe, "done and known, and again"
-        assert record.offset not in {other.record.offset for other in self.out}
+        busy = [*self.out, *self.rejected]
+        assert record.offset not in {other.record.offset for other in busy}
         group = self.group(record)
         if group is not None:
-            assert group not in [self.group(other.record) for other in self.out], "two at once"
+            assert group not in [self.group(other.record) for other in busy], "two at once"
             before = {
                 other.offset for other in self.log.records
                 if other.offset < record.offset and self.group(other) == group
@@ -169,12 +191,36 @@ class Progress(RuleBasedStateMachine):
                 self.acknowledge(which)
 
     def acknowledge(self, which: int) -> None:
-        delivery = self.out.pop(which % len(self.out))
+        self.settle(self.out.pop(which % len(self.out)))
+
+    def settle(self, delivery: Delivery) -> None:
         assert self.inbox.settle(delivery.tag)
         offset = delivery.record.offset
         self.acknowledged.add(offset)
         self.safe.add(offset)
         self.journalled.append(offset)
+
+    @precondition(lambda self: self.out)
+    @rule(which=st.integers(0, 9), gap=st.integers(0, 2), survives=st.booleans())
+    def retry(self, which: int, gap: int, survives: bool) -> None:
+        """Queue it once more at the end, then acknowledge it, unless death comes in between."""
+        delivery = self.out[which % len(self.out)]
+        self.log.append(delivery.record.key, gap)
+        if survives:
+            self.acknowledge(which)
+        else:
+            self.die(0)
+
+    @precondition(lambda self: self.out)
+    @rule(which=st.integers(0, 9))
+    def reject(self, which: int) -> None:
+        """It becomes a dead letter; nothing is settled before that is confirmed."""
+        self.rejected.append(self.out.pop(which % len(self.out)))
+
+    @precondition(lambda self: self.rejected)
+    @rule(which=st.integers(0, 9))
+    def confirm_letter(self, which: int) -> None:
+        self.settle(self.rejected.pop(which % len(self.rejected)))
 
     @precondition(lambda self: self.out)
     @rule(which=st.integers(0, 9), failed=st.booleans())
@@ -197,17 +243,20 @@ class Progress(RuleBasedStateMachine):
             self.inbox.committed(commits)
             self.journalled.append(-1)
 
-    @precondition(lambda self: self.journalled or self.out)
+    @precondition(lambda self: self.journalled or self.out or self.rejected)
     @rule(torn=st.integers(0, 12), data=st.data())
     def disturb(self, torn: int, data: st.DataObject) -> None:
         """Die, most often; or something worse."""
-        kind = data.draw(st.sampled_from(["die", "die", "die", "lose", "move", "leave", "reset"]))
+        kinds = ["die", "die", "die", "lose", "move", "leave", "reset", "cut"]
+        kind = data.draw(st.sampled_from(kinds))
         if kind == "die":
             self.die(torn)
         elif kind == "lose":
             self.lose_the_host()
         elif kind == "reset":
             self.move_the_offset_by_hand(data.draw(st.integers(0, self.log.end)))
+        elif kind == "cut":
+            self.cut_the_log(data.draw(st.integers(0, self.log.end)))
         else:
             self.move_to_the_other_host(in_order=kind == "leave")
 
@@ -242,6 +291,20 @@ class Progress(RuleBasedStateMachine):
         self.passed_over = offset
         self.start()
 
+    def cut_the_log(self, offset: int) -> None:
+        """What is queued next lies where something else lay."""
+        self.stop()
+        self.log.cut(offset)
+        self.acknowledged = {done for done in self.acknowledged if done < offset}
+        self.safe = {done for done in self.safe if done < offset}
+        if self.log.commit is not None and self.log.commit.leader_epoch < 0:
+            self.safe = set()  # a person's word: whose records it was about nobody can say
+        self.start()
+        commits = self.inbox.commits(uncommitted=False)
+        self.log.commit = commits[TASKS]
+        self.inbox.committed(commits)
+        self.journalled.append(-1)
+
     # What must hold
 
     @invariant()
@@ -261,6 +324,8 @@ class Progress(RuleBasedStateMachine):
         if not hasattr(self, "inbox"):
             return
         while True:
+            while self.rejected:
+                self.confirm_letter(0)
             while self.out:
                 self.acknowledge(0)
             before = self.log.position
@@ -277,7 +342,8 @@ class Progress(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("ordering", ["partition", "key", "none"])
-def test_whatever_happens(ordering: str) -> None:
+def test_whatever_happens(ordering: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "end_of_epoch", lambda log, _, epoch: log.end_of(epoch))
     machine = type("Ordered", (Progress,), {"ordering": ordering})
     run_state_machine_as_test(
         machine,
