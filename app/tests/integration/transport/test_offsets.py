@@ -211,7 +211,10 @@ def test_a_topic_made_anew_begins_at_its_first_record(
 def test_random_deaths_lose_nothing_and_repeat_nothing_that_was_acknowledged(
     connect: Connect, look: Look, topic: str, tmp_path: Path, ordering: str
 ) -> None:
-    """A short run of the model's schedules (test_progress_model) on a real broker."""
+    """A short run of the model's schedules (test_progress_model) on a real broker.
+
+    Acknowledgements, retries, rejections, returns; deaths and orderly ends.
+    """
     seed = random.randrange(10**6)
     logging.getLogger(__name__).warning("seed %d", seed)
     dice = random.Random(seed)
@@ -239,11 +242,23 @@ def test_random_deaths_lose_nothing_and_repeat_nothing_that_was_acknowledged(
                 named = [key for key in running if key is not None]
                 assert len(named) == len(set(named))
             offset = dice.choice(list(worker.messages))
-            if dice.random() < 0.6 or last:
-                worker.messages.pop(offset).ack()
-                acknowledged.append(offset)
-            elif dice.random() < 0.2:
-                worker.messages.pop(offset).requeue()
+            what = 0.0 if last else dice.random()
+            if what > 0.8:
+                continue
+            message = worker.messages.pop(offset)
+            if what > 0.75:
+                message.requeue()
+                continue
+            if what > 0.65:  # a retry: queued once more at the end, then acknowledged
+                producer.publish(
+                    {"n": offset}, routing_key=topic, partition=0, partition_key=keys[offset]
+                )
+                keys.append(keys[offset])
+            if 0.55 < what <= 0.65:  # it counts as done once its letter is confirmed
+                worker.reject(message)
+            else:
+                message.ack()
+            acknowledged.append(offset)
         if not last:
             dice.choice([worker.die, worker.end])()
     assert sorted(acknowledged) == list(range(len(keys)))

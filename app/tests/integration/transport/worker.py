@@ -43,6 +43,11 @@ class Worker:
         for offset in offsets:
             self.messages[offset].ack()
 
+    def reject(self, message: Any) -> None:
+        """Reject a message, and wait until its dead letter is confirmed."""
+        message.reject()
+        eventually(lambda: self.inbox.find(message.delivery_tag) is None)
+
     @property
     def inbox(self) -> Any:
         return self.connection.transport.consumer.inbox
