@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from kafka.future import Future
+from kafka.structs import OffsetAndMetadata
 
 from kombu_kafka.clients import fetching
 from kombu_kafka.clients.fetching import settled, wait
@@ -97,3 +98,22 @@ def test_a_client_without_a_coordinator_is_polled_the_old_way(client: Any) -> No
     assert settled(client)
     client._coordinator.coordinator_id = None
     assert not settled(client)
+
+
+@pytest.mark.parametrize(("after", "kept"), [(7, 3), (8, -1)])
+def test_which_leader_wrote_what_was_read_last_is_not_forgotten(after: int, kept: int) -> None:
+    """An answer without records is none; a position that moved is another."""
+    state = SimpleNamespace(position=OffsetAndMetadata(7, "", 3))
+
+    def answer() -> dict[str, Any]:
+        state.position = OffsetAndMetadata(after, "", -1)
+        return {}
+
+    client = SimpleNamespace(
+        _coordinator=SimpleNamespace(rejoining=False),
+        _fetcher=SimpleNamespace(_next_partition_records=None),
+        _subscription=SimpleNamespace(assignment={"tasks-0": state}),
+        poll=answer,
+    )
+    assert fetching.poll(client) == {}
+    assert state.position.leader_epoch == kept
