@@ -98,7 +98,7 @@ class Lane:
         epoch: int = -1,
     ) -> None:
         self.partition = partition
-        self.epoch = epoch
+        self.epoch = self._latest = epoch
         self.order = order
         self.tracker = OffsetTracker(position)
         self.journal = journal
@@ -127,7 +127,9 @@ class Lane:
     def push(self, records: Sequence[ConsumerRecord], position: int, epoch: int = -1) -> int:
         """Take records that are not known as done; return how many were."""
         if position > self.tracker.position:
-            self.epoch = epoch
+            # What is known as done beyond may be of a later leader, read in an earlier life.
+            self._latest = max(self._latest, epoch)
+            self.epoch = self._latest if epoch >= 0 else -1
         skipped = 0
         done = self.journal.done if self.journal else {}
         tracker, order = self.tracker, self.order
