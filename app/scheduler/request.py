@@ -17,6 +17,7 @@ dead-letters instead.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -307,11 +308,8 @@ class DeadLetterRequest(Request):
 
 def _unbegun(green: bool) -> type[BaseException]:
     """Return what a pool takes for an end without a word, raised where it begins a task."""
-    if green:
-        from greenlet import GreenletExit
-
-        return GreenletExit
-    return TaskRevokedError
+    end: type[BaseException] = sys.modules["greenlet"].GreenletExit if green else TaskRevokedError
+    return end
 
 
 def _exception(exc_info: Any) -> BaseException:

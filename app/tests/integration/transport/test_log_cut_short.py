@@ -39,6 +39,7 @@ def _cut(kafka: LocalKafka, topic: str, keep: int) -> None:
         file.truncate(at)
 
 
+@pytest.mark.slow
 def test_reading_goes_on_where_the_log_was_cut_and_what_is_new_there_runs(
     connect: Connect, fragile: LocalKafka, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -78,6 +79,12 @@ def test_reading_goes_on_where_the_log_was_cut_and_what_is_new_there_runs(
         done = {offset for run in said.done for offset in run} if said else set()
         return (found.offset if found else -1), done
 
+    def told(name: str, what: tuple[int, set[int]]) -> None:
+        eventually(lambda: committed(name) == what)
+
+    def noticed(worker: Worker) -> None:
+        eventually(lambda: worker.connection.transport.consumer._ownership._anew)
+
     workers = {}
     for name in names:
         fragile.create_topic(name, 1)
@@ -87,7 +94,7 @@ def test_reading_goes_on_where_the_log_was_cut_and_what_is_new_there_runs(
         hangs = {3} if name != "shorter" else set[int]()
         worker.ack(*set(range(10)) - hangs)
         what = (3, set(range(4, 10))) if hangs else (10, set[int]())
-        eventually(lambda name=name, what=what: committed(name) == what)
+        told(name, what)
     for name in ("down", "shorter"):
         workers[name].die()
 
@@ -103,7 +110,7 @@ def test_reading_goes_on_where_the_log_was_cut_and_what_is_new_there_runs(
     for name in ("bound", "shared"):
         worker = workers[name]
         # What runs may end, and is done: of a partition there are never two at once.
-        eventually(lambda worker=worker: worker.connection.transport.consumer._ownership._anew)
+        noticed(worker)
         worker.ack(3)
         worker.messages.clear()
         worker.read(set(range(6, 18)))
@@ -114,7 +121,7 @@ def test_reading_goes_on_where_the_log_was_cut_and_what_is_new_there_runs(
         worker.read(left)
         worker.ack(*left)
     for name in names:
-        eventually(lambda name=name: committed(name) == (18, set()))
+        told(name, (18, set()))
         assert f"The log of {name}-0 was cut short at offset 6" in caplog.text
         options = Options.of(fragile.url(), {"group_id": name})
         assert topics.lag(options, name) == {0: (18, 18)}

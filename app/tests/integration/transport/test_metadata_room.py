@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 from kafka import KafkaConsumer
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
@@ -40,11 +41,14 @@ def told(kafka: LocalKafka) -> Told:
     return read
 
 
-def _publish(connect: Connect, topic: str, count: int) -> None:
-    connection = connect()
-    with connection.channel() as channel, connection.Producer(channel).batch() as producer:
-        for number in range(count):
-            producer.publish({"n": number}, routing_key=topic, partition=0)
+def _publish(kafka: LocalKafka, topic: str, count: int) -> None:
+    """Queue messages as another language's producer does: ten times as fast."""
+    producer = Producer({"bootstrap.servers": ",".join(kafka.bootstrap), "acks": "all"})
+    for number in range(count):
+        producer.produce(topic, str(number).encode(), partition=0)
+        if number % 10_000 == 0:
+            producer.flush()
+    assert producer.flush(60) == 0
 
 
 class Picky(Worker):
@@ -89,17 +93,23 @@ def _metric(worker: Worker, name: str, **labels: str) -> float:
     return float(line.rpartition(" ")[2])
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_done_behind_one_that_hangs_stop_nothing(
-    connect: Connect, told: Told, look: Look, topic: str
+    kafka: LocalKafka, connect: Connect, told: Told, look: Look, topic: str
 ) -> None:
     count = 100_001
-    _publish(connect, topic, count)
+    _publish(kafka, topic, count)
     worker = Picky(connect, topic, lambda offset: offset > 0)
     partition = TopicPartition(topic, 0)
 
     def flowed() -> bool:
-        now = worker.inbox.statistics()[partition]
-        return (now.in_flight, now.tracked, now.position, now.paused_by) == (1, 1, count, "")
+        now = worker.inbox.statistics().get(partition)
+        return now is not None and (now.in_flight, now.tracked, now.position, now.paused_by) == (
+            1,
+            1,
+            count,
+            "",
+        )
 
     worker.work(flowed)
     assert worker.came == set(range(count))
@@ -110,12 +120,17 @@ def test_a_hundred_thousand_done_behind_one_that_hangs_stop_nothing(
 
 
 def test_fetching_pauses_before_the_metadata_are_full_and_goes_on(
-    connect: Connect, told: Told, look: Look, topic: str, caplog: pytest.LogCaptureFixture
+    kafka: LocalKafka,
+    connect: Connect,
+    told: Told,
+    look: Look,
+    topic: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Every second message hangs: nothing needs more room. All is told to Kafka, and survives a host."""
     caplog.set_level(logging.INFO, "kombu_kafka")
     count = 22_000
-    _publish(connect, topic, count)
+    _publish(kafka, topic, count)
     partition = TopicPartition(topic, 0)
 
     def paused(worker: Worker) -> bool:
