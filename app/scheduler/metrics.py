@@ -149,8 +149,9 @@ EXPORTER = _named(
     _gauge("celery_exporter_info", "version group topic",
            "Always 1; says which version runs, and which group and queue are the workers' own."),
     _gauge("celery_exporter_certificate_expiry_timestamp_seconds", "server",
-           "Until when a TLS certificate is valid (Unix time): the one that a broker shows, or a file "
-           "of the exporter's own, as a client and before its metrics."),
+           "Until when a TLS certificate is valid (Unix time): the one that a broker shows, or another "
+           "server of `--certificates-of`, or a file of the exporter's own, as a client and before its "
+           "metrics."),
 )  # fmt: skip
 
 #: Served by each worker itself.
@@ -186,6 +187,9 @@ WORKER = _named(
     _gauge("kombu_kafka_consumer_up", "",
            "1 while the worker's Kafka consumer runs; 0 when it has failed."),
     _gauge("kombu_kafka_pool_size", "", "Processes or threads of this worker that run tasks."),
+    _gauge("kombu_kafka_certificate_expiry_timestamp_seconds", "file",
+           "Until when a TLS certificate of the worker's own is valid (Unix time): as a client of Kafka, "
+           "and before its metrics."),
 )  # fmt: skip
 
 #: Served by `scheduler exporter --compat celery-exporter` besides: what published dashboards use.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +14,7 @@ from celery.utils.log import get_logger
 
 from kombu_kafka.clients.metrics import Sample
 from kombu_kafka.consuming.progress import PAUSES
+from scheduler.exporter import certificates
 from scheduler.exporter.families import Families, escaped, number, sample
 from scheduler.metrics import WORKER
 from scheduler.metrics_access import AccessError, CurrentAccess
@@ -111,6 +113,7 @@ def render(worker: Any) -> list[bytes]:
     families = Families(WORKER.values())
     families["kombu_kafka_pool_size"].set(_pool_size(worker))
     transport = _transport(worker)
+    _certificates(families, transport and transport.options.ssl_certfile)
     consumer = transport and transport.__dict__.get("consumer")
     lines: list[str] = []
     if consumer is not None:
@@ -124,6 +127,15 @@ def render(worker: Any) -> list[bytes]:
         lines = list(_client(consumer.metrics.samples())) if consumer.metrics else []
     text = "\n".join([*families.lines(), *lines, ""]).encode()
     return [text, prometheus_client.generate_latest()]
+
+
+def _certificates(families: Families, of_the_client: str | None) -> None:
+    of_the_metrics = os.environ.get("CELERY_METRICS_TLS_CERTIFICATE", "").strip()
+    for file in filter(None, (of_the_client, of_the_metrics)):
+        # Who uses the file says what is wrong with it.
+        with contextlib.suppress(OSError, ValueError, ModuleNotFoundError):
+            [end] = certificates.of_files([file]).values()
+            families["kombu_kafka_certificate_expiry_timestamp_seconds"].set(end, file)
 
 
 def _consumer(families: Families, group: str, consumer: Any) -> None:

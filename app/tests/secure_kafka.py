@@ -26,6 +26,8 @@ PASSWORDS = {
     "team=a,b": "a name that SCRAM must escape",
 }
 
+_DAY = datetime.timedelta(days=1)
+
 
 class Authority:
     """Signs certificates, which lie in a directory as `NAME.pem` and `NAME.key`."""
@@ -38,11 +40,14 @@ class Authority:
         certificate = self._sign(self._name, self._key, ca=True)
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, *, password: bytes | None = None, hosts: bool = True) -> Path:
-        """Make a key and its certificate; return the file that holds both."""
+    def issue(
+        self, name: str, *, password: bytes | None = None, hosts: bool = True,
+        valid: datetime.timedelta = _DAY,
+    ) -> Path:  # fmt: skip
+        """Make a key and its certificate, valid for so long; return the file that holds both."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._sign(subject, key, hosts=hosts)
+        certificate = self._sign(subject, key, hosts=hosts, valid=valid)
         encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
         if password is not None:
             encryption = serialization.BestAvailableEncryption(password)
@@ -55,7 +60,7 @@ class Authority:
 
     def _sign(
         self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, ca: bool = False,
-        hosts: bool = False,
+        hosts: bool = False, valid: datetime.timedelta = _DAY,
     ) -> x509.Certificate:  # fmt: skip
         now = datetime.datetime.now(datetime.UTC)
         names: list[x509.GeneralName] = [x509.DNSName("somebody.else")]
@@ -71,7 +76,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_after(now + valid)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .sign(self._key, hashes.SHA256())

@@ -1,41 +1,43 @@
-"""Until when certificates are valid: those that brokers show, and those in files of our own."""
+"""Until when certificates are valid: those that servers show, and those in files of our own."""
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from kombu_kafka.options import Options
+__all__ = ["of_files", "of_servers"]
 
-__all__ = ["of_brokers", "of_files"]
-
-#: Seconds that a broker has to show its certificate.
+#: Seconds that a server has to show its certificate.
 CONNECT_SECONDS = 5.0
+#: Servers that are asked at once.
+AT_ONCE = 16
 
 
-def of_brokers(options: Options) -> dict[str, float]:
-    """Return until when the certificate is valid that each bootstrap server shows.
+def of_servers(addresses: Iterable[str], context: ssl.SSLContext | None = None) -> dict[str, float]:
+    """Return until when the certificate is valid that each server shows.
 
-    A server that can't be reached, or whose certificate is refused, is left out: then Kafka's
-    clients can't reach it either, and say so.
+    Whichever it shows: one that is too old, or that nobody vouches for, is told like any other, and
+    nothing else is said to its server. One that can't be reached, or speaks no TLS, is left out.
+
+    Arguments:
+        addresses: ``host:port`` of each.
+        context: with the client's own certificate, where servers want one.
+
+    Raises:
+        ModuleNotFoundError: the extra ``kombu-kafka[security]`` is not installed.
     """
-    found: dict[str, float] = {}
-    for address in options.hosts:
-        host, _, port = address.rpartition(":")
-        with contextlib.suppress(OSError):  # ssl.SSLError is one
-            context = options.ssl_context()
-            host = host.strip("[]")
-            with (
-                socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS) as raw,
-                context.wrap_socket(raw, server_hostname=host) as secured,
-            ):
-                shown = secured.getpeercert() or {}
-            if "notAfter" in shown:
-                found[address] = ssl.cert_time_to_seconds(str(shown["notAfter"]))
-    return found
+    addresses = tuple(addresses)
+    if not addresses:
+        return {}
+    context = context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="exporter-certificates") as asked:
+        shown = asked.map(lambda address: _shown(address, context), addresses)
+        return {address: _end(der) for address, der in zip(addresses, shown, strict=True) if der}
 
 
 def of_files(paths: Iterable[str]) -> dict[str, float]:
@@ -57,3 +59,22 @@ def of_files(paths: Iterable[str]) -> dict[str, float]:
         ).not_valid_after_utc.timestamp()
         for path in paths
     }
+
+
+def _shown(address: str, context: ssl.SSLContext) -> bytes | None:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        with (
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS) as raw,
+            context.wrap_socket(raw, server_hostname=host) as secured,
+        ):
+            return secured.getpeercert(binary_form=True)
+    except OSError:  # ssl.SSLError is one
+        return None
+
+
+def _end(der: bytes) -> float:
+    from cryptography import x509
+
+    return x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp()

@@ -18,6 +18,19 @@ from scheduler.settings import Settings
 __all__ = ["exporter"]
 
 
+def _servers(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[str, ...]:
+    servers = tuple(filter(None, map(str.strip, (value or "").split(","))))
+    for server in servers:
+        host, _, port = server.rpartition(":")
+        if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise click.BadParameter(
+                f"{server!r} is not host:port, as in host1:9100,host2:9100.", context, parameter
+            )
+    return servers
+
+
 @click.command()
 @click.option(
     "--kafka-broker",
@@ -60,6 +73,12 @@ __all__ = ["exporter"]
     type=click.Choice(["celery-exporter"]),
     help="Serve another exporter's metric names too.",
 )
+@click.option(
+    "--certificates-of",
+    metavar="HOST:PORT[,…]",
+    callback=_servers,
+    help="Servers that speak TLS, besides the brokers, whose certificates' ends are told.",
+)
 def exporter(
     kafka_broker: str | None,
     broker_url: str | None,
@@ -70,6 +89,7 @@ def exporter(
     expire: float,
     no_events: bool,
     compat: str | None,
+    certificates_of: tuple[str, ...],
 ) -> None:
     """Serve Celery's events and the consumer groups' lag for Prometheus.
 
@@ -107,6 +127,7 @@ def exporter(
         certificate_files=tuple(
             filter(None, [environ.get("CELERY_METRICS_TLS_CERTIFICATE", "").strip()])
         ),
+        certificate_servers=certificates_of,
     )
     try:
         service = Exporter(config)

@@ -35,8 +35,9 @@ class CompatMetrics:
         with self._lock:
             for kind in _KINDS:
                 happened = event.kind == f"task-{kind}"
-                # There a task's other counters appear with 0, but for those of producers.
-                if happened or (event.kind != "task-sent" and kind != "failed"):
+                # There a task's other counters appear with 0, but for those of producers: without
+                # failures too, a ratio of them is drawn.
+                if happened or event.kind != "task-sent":
                     key = [*labels[:2], event.exception, labels[2]] if kind == "failed" else labels
                     self._families[f"celery_task_{kind}_total"].inc(*key, by=int(happened))
             if event.kind == "task-succeeded":

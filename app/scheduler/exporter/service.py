@@ -54,6 +54,7 @@ class ExporterConfig:
         compat: whether celery-exporter's names are served too.
         access: returns who may read what it serves, and over what.
         certificate_files: certificates whose end is told besides the brokers' and the client's.
+        certificate_servers: what else shows one, as ``host:port``.
     """
 
     settings: Settings
@@ -67,6 +68,7 @@ class ExporterConfig:
     compat: bool = False
     access: Callable[[], Access] = Access
     certificate_files: tuple[str, ...] = ()
+    certificate_servers: tuple[str, ...] = ()
 
 
 class Exporter:
@@ -125,6 +127,7 @@ class Exporter:
             self,
             config.interval,
             filter(None, (self._options.ssl_certfile, *config.certificate_files)),
+            config.certificate_servers,
         )
         self.server = MetricsServer(
             config.host, config.port, self.metrics, self.health, config.access

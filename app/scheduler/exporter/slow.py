@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 #: Seconds between two looks at what waits for its time.
 DELAYS_EVERY = 30.0
 #: Seconds between two looks at certificates.
-CERTIFICATES_EVERY = 3600.0
+CERTIFICATES_EVERY = 300.0
 #: Seconds that the thread has to end.
 STOP_SECONDS = 5.0
 #: Seconds between two warnings.
@@ -55,6 +55,7 @@ class SlowReader:
         shown: where the findings go.
         interval: seconds between two looks at the dead letters.
         certificate_files: certificates that are looked at besides the brokers'.
+        certificate_servers: what else shows one: ``host:port`` of each.
     """
 
     def __init__(
@@ -63,10 +64,13 @@ class SlowReader:
         shown: Shown,
         interval: float,
         certificate_files: Iterable[str] = (),
+        certificate_servers: Iterable[str] = (),
     ) -> None:
         self._options = options
         self._shown = shown
         self._certificate_files = tuple(dict.fromkeys(certificate_files))
+        self._certificate_servers = tuple(dict.fromkeys(certificate_servers))
+        self._ends: dict[str, float] = {}
         self._statistics: Statistics | None = None
         self._stop = threading.Event()
         self._last_warning = -WARN_EVERY
@@ -111,13 +115,15 @@ class SlowReader:
         self._shown.delays(backlog(self._options))
 
     def _look_at_certificates(self) -> None:
-        ends: dict[str, float] = {}
-        if self._options.security_protocol.endswith("SSL"):
-            ends = certificates.of_brokers(self._options)
+        # What can't be reached now keeps what it showed: its certificate grows no younger.
         try:
-            ends |= certificates.of_files(self._certificate_files)
+            self._ends |= certificates.of_servers(self._certificate_servers)
+            if self._options.security_protocol.endswith("SSL"):
+                context = self._options.ssl_context()
+                self._ends |= certificates.of_servers(self._options.hosts, context)
+            self._ends |= certificates.of_files(self._certificate_files)
         finally:
-            self._shown.certificates(ends)
+            self._shown.certificates(self._ends)
 
     def _forget(self) -> None:
         statistics, self._statistics = self._statistics, None

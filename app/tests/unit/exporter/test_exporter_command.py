@@ -31,6 +31,7 @@ def test_a_taken_port_is_told() -> None:
         (["exporter"], "CELERY_BROKER_URL is not set"),
         (["exporter", "--kafka-broker", "kafka1:port"], "is not host:port"),
         (["exporter", "--broker-url", "redis://x"], "does not start with kafka://"),
+        ([*RUN, "--certificates-of", "a:1,b"], "'b' is not host:port"),
     ],
 )
 def test_brokers_that_are_none_are_told(arguments: list[str], sentence: str) -> None:

@@ -144,6 +144,8 @@ def test_the_other_exporters_names_are_served_from_the_same_events() -> None:
     compat = CompatMetrics("tasks")
     state = EventState(observers=[compat.observe])
     run(state, runtime=2.0)
+    lines = compat.lines(state, owned=4)
+    assert value(lines, "celery_task_failed_total", name="orders.pay", exception="") == 0
     run(state, "u2", end="task-failed", exception="KeyError('k')")
     state.handle({"type": "worker-heartbeat", "hostname": WORKER, "active": 1})
     lines = compat.lines(state, owned=4)
