@@ -34,6 +34,8 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 TARGET = Path(__file__).resolve().parent.parent / "files" / "grafana" / "dashboards"
+#: Where people read this repository; role grafana puts their address in its place.
+READ_AT = "https://runbooks.invalid"
 #: The data source's name in Grafana's provisioning.
 SOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
 
@@ -69,7 +71,7 @@ def targets(queries: Sequence[Query], *, instant: bool) -> list[prometheus.Dataq
 
 def number(
     title: str, expr: str, unit: str = "short", *, steps: Steps = (), base: str = "green",
-    help: str = "", link: str = "", width: int = 4,
+    help: str = "", link: str = "", alerts: str = "", width: int = 4,
 ) -> stat.Panel:  # fmt: skip
     """One large number."""
     panel = (
@@ -79,12 +81,12 @@ def number(
     )  # fmt: skip
     for target in targets([(expr, "")], instant=True):
         panel = panel.with_target(target)
-    return panel.links([_link(link)]) if link else panel
+    return panel.links(_links(link, alerts))
 
 
 def graph(
     title: str, queries: Sequence[Query] | Query, unit: str = "short", *, help: str = "",
-    steps: Steps = (), width: int = 12, link: str = "",
+    steps: Steps = (), width: int = 12, link: str = "", alerts: str = "",
 ) -> timeseries.Panel:  # fmt: skip
     """Lines over time."""
     listed = [queries] if isinstance(queries[0], str) else queries
@@ -98,7 +100,7 @@ def graph(
     )  # fmt: skip
     for target in targets(listed, instant=False):  # type: ignore[arg-type]
         panel = panel.with_target(target)
-    return panel.links([_link(link)]) if link else panel
+    return panel.links(_links(link, alerts))
 
 
 def variable(name: str, query: str, *, label: str, multi: bool = True) -> dashboard.QueryVariable:
@@ -109,8 +111,14 @@ def variable(name: str, query: str, *, label: str, multi: bool = True) -> dashbo
     )  # fmt: skip
 
 
-def _link(uid: str) -> dashboard.DashboardLink:
-    return dashboard.DashboardLink("Look closer").url(f"/d/{uid}").type(DashboardLinkType.LINK)
+def _links(uid: str, alerts: str) -> list[dashboard.DashboardLink]:
+    """To a dashboard, and to the page of each alert that leads to the panel."""
+    named = {"Look closer": f"/d/{uid}"} if uid else {}
+    named |= {alert: f"{READ_AT}/docs/runbooks/{alert}.md" for alert in alerts.split()}
+    return [
+        dashboard.DashboardLink(title).url(url).type(DashboardLinkType.LINK)
+        for title, url in named.items()
+    ]
 
 
 def board(name: str, title: str, help: str, *, since: str = "now-3h") -> dashboard.Dashboard:
@@ -130,23 +138,23 @@ def overview() -> dashboard.Dashboard:
         board("overview", "Overview", "Is work flowing? What is wrong?")
         .with_row(dashboard.Row("What is wrong"))
         .with_panel(number("Alerts that page", 'count(ALERTS{alertstate="firing",severity="critical"}) or vector(0)',
-                           steps=FAULTS, help="Each links to its page in docs/runbooks."))
+                           steps=FAULTS, help="Each links to its page in docs/runbooks.", alerts="Watchdog"))
         .with_panel(number("Tasks waiting", "sum(celery_queue_length)", steps=((1000, "orange"), (10000, "red")),
                            link="kombu-lag", help="Lag of the workers' group over all partitions."))
         .with_panel(number("Oldest waiting", "max(kafka_consumer_group_lag_seconds and on (group, topic) celery_exporter_info)",
                            "s", steps=((60, "orange"), (600, "red")), link="kombu-lag"))
         .with_panel(number("Failures, 5 min", "(celery:task_failure_ratio:rate5m >= 0) or vector(0)", "percentunit",
                            steps=((0.01, "orange"), (0.144, "red")), link="kombu-tasks"))
-        .with_panel(number("Workers down", 'count(up{job="celery-worker"} == 0) or vector(0)', steps=FAULTS))
+        .with_panel(number("Workers down", 'count(up{job="celery-worker"} == 0) or vector(0)', steps=FAULTS, alerts="WorkerDown"))
         .with_panel(number("Dead letters open", "sum(celery_dead_letters_pending)", steps=((1, "orange"),),
                            link="kombu-dead-letters"))
         .with_panel(number("Partitions unowned", "count(celery:partition_lag unless on (group, topic, partition) kombu_kafka_partition_owned == 1) or vector(0)",
-                           steps=FAULTS, link="kombu-lag"))
+                           steps=FAULTS, link="kombu-lag", alerts="PartitionWithoutOwner"))
         .with_panel(number("Offline partitions", "max(kafka_controller_kafkacontroller_offlinepartitionscount)", steps=FAULTS, link="kombu-brokers"))
         .with_panel(number("Under-replicated", "sum(kafka_server_replicamanager_underreplicatedpartitions)", steps=((1, "orange"),), link="kombu-brokers"))
         .with_panel(number("Brokers up", 'sum(up{job="kafka"})', steps=UP, base="red", link="kombu-brokers"))
-        .with_panel(number("Exporter sees Kafka", "min(celery_exporter_kafka_up)", steps=UP, base="red"))
-        .with_panel(number("Exporter hears events", "min(celery_exporter_events_up)", steps=UP, base="orange"))
+        .with_panel(number("Exporter sees Kafka", "min(celery_exporter_kafka_up)", steps=UP, base="red", alerts="ExporterBlind"))
+        .with_panel(number("Exporter hears events", "min(celery_exporter_events_up)", steps=UP, base="orange", alerts="ExporterDeaf"))
         .with_row(dashboard.Row("Is work flowing"))
         .with_panel(graph("Tasks done per second", ("sum(rate(celery_worker_tasks_succeeded_total[5m]))", "done"), "ops", link="kombu-tasks"))
         .with_panel(graph("Queued and done per second", [
@@ -156,7 +164,9 @@ def overview() -> dashboard.Dashboard:
         .with_panel(graph("Tasks waiting", ("celery:queue_lag:sum", "{{topic}}"), link="kombu-lag"))
         .with_panel(graph("Tasks running", ("sum by (worker) (celery_worker_active_tasks)", "{{worker}}")))
         .with_panel(graph("Delayed messages", ("sum(celery_delayed_messages) or vector(0)", "waiting for their time")))
-        .with_panel(graph("Delayed messages: late by", ("max(celery_delayed_late_seconds) or vector(0)", "late"), "s", steps=((30, "red"),)))
+        .with_panel(graph("Delayed messages: late by", ("max(celery_delayed_late_seconds) or vector(0)", "late"), "s", steps=((30, "red"),), alerts="DelayedTasksLate"))
+        .with_panel(graph("Workers heard", ("min by (worker) (celery_worker_up)", "{{worker}}"), help="1 while a worker's heartbeats arrive.", alerts="WorkerSilent"))
+        .with_panel(graph("Targets scraped", ("min by (job, instance) (up)", "{{job}} {{instance}}"), help="1 while Prometheus gets an answer.", alerts="TargetDown ExporterDown"))
     )  # fmt: skip
 
 
@@ -173,7 +183,8 @@ def tasks() -> dashboard.Dashboard:
         .with_panel(graph("Failed per second", (f"sum by (task, exception) (rate(celery_worker_tasks_failed_total{{{task}}}[5m])) or vector(0)", "{{task}} {{exception}}"), "ops", link="kombu-dead-letters"))
         .with_panel(graph("Failure ratio", [
             ("celery:task_failure_ratio:rate5m", "5 minutes"), ("celery:task_failure_ratio:rate1h", "1 hour"),
-        ], "percentunit", steps=((0.144, "red"),)))
+            ("celery:task_failure_ratio:rate6h", "6 hours"),
+        ], "percentunit", steps=((0.144, "red"),), alerts="TaskFailuresFast TaskFailuresSlow"))
         .with_panel(graph("Retried, revoked, rejected per second", [
             (f"sum(rate(celery_worker_tasks_retried_total{{{task}}}[5m])) or vector(0)", "retried"),
             (f"sum(rate(celery_worker_tasks_revoked_total{{{task}}}[5m])) or vector(0)", "revoked"),
@@ -195,12 +206,12 @@ def lag() -> dashboard.Dashboard:
         .with_variable(variable("group", "label_values(kafka_consumer_group_lag, group)", label="Group"))
         .with_variable(variable("topic", 'label_values(kafka_consumer_group_lag{group=~"$group"}, topic)', label="Topic"))
         .with_panel(graph("Partition lag", (f"max by (topic, partition) (kafka_consumer_group_lag{{{chosen}}})", "{{topic}}-{{partition}}"), steps=((1000, "red"),),
-                          help="Above 1000 for 2 minutes pages (PartitionLagHigh)."))
-        .with_panel(graph("Partition lag in seconds", (f"max by (topic, partition) (kafka_consumer_group_lag_seconds{{{chosen}}})", "{{topic}}-{{partition}}"), "s", steps=((600, "red"),)))
-        .with_panel(graph("Done per second", (f"sum by (topic, partition) (rate(kafka_consumer_group_committed_offset{{{chosen}}}[5m]))", "{{topic}}-{{partition}}"), "ops"))
+                          help="Above 1000 for 2 minutes pages (PartitionLagHigh).", alerts="PartitionLagHigh"))
+        .with_panel(graph("Partition lag in seconds", (f"max by (topic, partition) (kafka_consumer_group_lag_seconds{{{chosen}}})", "{{topic}}-{{partition}}"), "s", steps=((600, "red"),), alerts="PartitionLagOld"))
+        .with_panel(graph("Done per second", (f"sum by (topic, partition) (rate(kafka_consumer_group_committed_offset{{{chosen}}}[5m]))", "{{topic}}-{{partition}}"), "ops", alerts="PartitionStuck"))
         .with_panel(graph("Queued per second", ('sum by (topic, partition) (rate(kafka_topic_partition_end_offset{topic=~"$topic"}[5m]))', "{{topic}}-{{partition}}"), "ops"))
         .with_panel(graph("Time until the lag is gone", (f"max by (group, topic) (kafka_consumer_group_drain_seconds{{{chosen}}})", "{{group}} {{topic}}"), "s"))
-        .with_panel(graph("Owners", (f"max by (topic, partition) (kafka_consumer_group_partition_owners{{{chosen}}})", "{{topic}}-{{partition}}"), steps=((2, "red"),)))
+        .with_panel(graph("Owners", (f"max by (topic, partition) (kafka_consumer_group_partition_owners{{{chosen}}})", "{{topic}}-{{partition}}"), steps=((2, "red"),), alerts="PartitionTwoOwners"))
         .with_panel(graph("In flight", ("sum by (topic, partition) (kombu_kafka_in_flight)", "{{topic}}-{{partition}}")))
         .with_panel(graph("Watermark distance", ("max by (topic, partition) (kombu_kafka_watermark_distance)", "{{topic}}-{{partition}}")))
         .with_panel(graph("Fetched and waiting", ("sum by (topic, partition) (kombu_kafka_buffered)", "{{topic}}-{{partition}}")))
@@ -209,6 +220,7 @@ def lag() -> dashboard.Dashboard:
         .with_panel(graph("Commit latency", ("rate(kombu_kafka_commit_seconds_total[5m]) / rate(kombu_kafka_commits_total[5m])", "{{instance}}"), "s"))
         .with_panel(graph("Fetch latency", ("max by (instance) (kafka_consumer_consumer_fetch_manager_metrics_fetch_latency_avg)", "{{instance}}"), "ms"))
         .with_panel(graph("Journal", ("max by (topic, partition) (kombu_kafka_journal_lines)", "{{topic}}-{{partition}}")))
+        .with_panel(graph("Deleted unread within an hour", ("sum by (topic, partition) (increase(kombu_kafka_records_lost_total[1h]))", "{{topic}}-{{partition}}"), steps=((1, "red"),), alerts="TasksDeletedUnread"))
     )  # fmt: skip
 
 
@@ -219,9 +231,9 @@ def dead_letters() -> dashboard.Dashboard:
         .with_panel(number("Open", "sum(celery_dead_letters_pending)", steps=((1, "orange"),), width=6, help="Neither replayed nor skipped."))
         .with_panel(number("In the topic", "sum(celery_dead_letters)", width=6))
         .with_panel(number("Oldest open", "max(celery_dead_letters_oldest_age_seconds)", "s", steps=((86400, "orange"), (432000, "red")), width=6,
-                           help="The topic keeps 7 days."))
+                           help="The topic keeps 7 days.", alerts="DeadLettersOld"))
         .with_panel(number("Arrived, 1 hour", "sum(increase(celery_dead_letters_arrived_total[1h])) or vector(0)", steps=((1, "orange"),), width=6))
-        .with_panel(graph("Arriving per minute, by task", ("sum by (task) (60 * rate(celery_dead_letters_arrived_total[5m])) or vector(0)", "{{task}}")))
+        .with_panel(graph("Arriving per minute, by task", ("sum by (task) (60 * rate(celery_dead_letters_arrived_total[5m])) or vector(0)", "{{task}}"), alerts="DeadLettersArriving"))
         .with_panel(graph("Arriving per minute, by exception", ("sum by (exception, reason) (60 * rate(celery_dead_letters_arrived_total[5m])) or vector(0)", "{{exception}} {{reason}}")))
         .with_panel(graph("Open", ("sum by (topic) (celery_dead_letters_pending)", "{{topic}}")))
         .with_panel(graph("Replayed and skipped", [
@@ -236,12 +248,12 @@ def brokers() -> dashboard.Dashboard:
     server = "kafka_server_brokertopicmetrics"
     return (
         board("brokers", "Kafka brokers", "Brokers and controllers, from jmx_exporter.")
-        .with_panel(number("Brokers up", 'sum(up{job="kafka"})', steps=UP, base="red"))
-        .with_panel(number("Active controllers", "sum(kafka_controller_kafkacontroller_activecontrollercount)", steps=((1, "green"), (2, "red")), base="red"))
-        .with_panel(number("Offline partitions", "max(kafka_controller_kafkacontroller_offlinepartitionscount)", steps=FAULTS))
-        .with_panel(number("Under-replicated", "sum(kafka_server_replicamanager_underreplicatedpartitions)", steps=((1, "orange"),)))
-        .with_panel(number("Below min ISR", "sum(kafka_server_replicamanager_underminisrpartitioncount)", steps=FAULTS))
-        .with_panel(number("Failed disks", "sum(kafka_log_logmanager_offlinelogdirectorycount)", steps=FAULTS))
+        .with_panel(number("Brokers up", 'sum(up{job="kafka"})', steps=UP, base="red", alerts="KafkaBrokerDown"))
+        .with_panel(number("Active controllers", "sum(kafka_controller_kafkacontroller_activecontrollercount)", steps=((1, "green"), (2, "red")), base="red", alerts="KafkaNoController"))
+        .with_panel(number("Offline partitions", "max(kafka_controller_kafkacontroller_offlinepartitionscount)", steps=FAULTS, alerts="KafkaOfflinePartitions"))
+        .with_panel(number("Under-replicated", "sum(kafka_server_replicamanager_underreplicatedpartitions)", steps=((1, "orange"),), alerts="KafkaUnderReplicated"))
+        .with_panel(number("Below min ISR", "sum(kafka_server_replicamanager_underminisrpartitioncount)", steps=FAULTS, alerts="KafkaUnderMinIsr"))
+        .with_panel(number("Failed disks", "sum(kafka_log_logmanager_offlinelogdirectorycount)", steps=FAULTS, alerts="KafkaLogDirectoryOffline"))
         .with_panel(graph("Messages in per second", (f"sum by (instance) (rate({server}_messagesin_total[5m]))", "{{instance}}"), "ops"))
         .with_panel(graph("Bytes in and out", [
             (f"sum(rate({server}_bytesin_total[5m]))", "in"), (f"sum(rate({server}_bytesout_total[5m]))", "out"),
@@ -257,7 +269,7 @@ def brokers() -> dashboard.Dashboard:
         .with_panel(graph("ISR shrinks and expands per second", [
             ("sum by (instance) (rate(kafka_server_replicamanager_isrshrinks_total[5m]))", "shrinks {{instance}}"),
             ("sum by (instance) (rate(kafka_server_replicamanager_isrexpands_total[5m]))", "expands {{instance}}"),
-        ], "ops"))
+        ], "ops", alerts="KafkaIsrShrinking"))
         .with_panel(graph("Connections", ("sum by (instance) (kafka_server_socket_server_connections)", "{{instance}}")))
         .with_panel(graph("Partitions and leaders", [
             ("kafka_server_replicamanager_partitioncount", "partitions {{instance}}"), ("kafka_server_replicamanager_leadercount", "leaders {{instance}}"),
@@ -278,11 +290,13 @@ def hosts() -> dashboard.Dashboard:
         .with_panel(graph("CPU in use", (f'1 - avg by (instance) (rate(node_cpu_seconds_total{{mode="idle",{chosen}}}[5m]))', "{{instance}}"), "percentunit", steps=((0.9, "red"),)))
         .with_panel(graph("Load per core", (f"node_load5{{{chosen}}} / on (instance) group_left () count by (instance) (node_cpu_seconds_total{{mode=\"idle\",{chosen}}})", "{{instance}}")))
         .with_panel(graph("Memory in use", (f"1 - node_memory_MemAvailable_bytes{{{chosen}}} / node_memory_MemTotal_bytes{{{chosen}}}", "{{instance}}"), "percentunit", steps=((0.9, "red"),)))
-        .with_panel(graph("Disk space in use", (f"1 - node_filesystem_avail_bytes{{{real}}} / node_filesystem_size_bytes{{{real}}}", "{{instance}} {{mountpoint}}"), "percentunit", steps=((0.85, "red"),)))
+        .with_panel(graph("Disk space in use", (f"1 - node_filesystem_avail_bytes{{{real}}} / node_filesystem_size_bytes{{{real}}}", "{{instance}} {{mountpoint}}"), "percentunit", steps=((0.85, "red"),), alerts="DiskFillsIn24Hours"))
         .with_panel(graph("Disk busy", (f"rate(node_disk_io_time_seconds_total{{{chosen}}}[5m])", "{{instance}} {{device}}"), "percentunit"))
         .with_panel(graph("Network in", (f'sum by (instance) (rate(node_network_receive_bytes_total{{device!="lo",{chosen}}}[5m]))', "{{instance}}"), "Bps"))
         .with_panel(graph("Network out", (f'sum by (instance) (rate(node_network_transmit_bytes_total{{device!="lo",{chosen}}}[5m]))', "{{instance}}"), "Bps"))
-        .with_panel(graph("Clock offset", (f"abs(node_timex_offset_seconds{{{chosen}}})", "{{instance}}"), "s", steps=((0.1, "red"),)))
+        .with_panel(graph("Clock offset", (f"abs(node_timex_offset_seconds{{{chosen}}})", "{{instance}}"), "s", steps=((0.1, "red"),), alerts="ClockWrong"))
+        .with_panel(number("Certificates that end within 14 days", "count(celery_exporter_certificate_expiry_timestamp_seconds - time() < 14 * 86400 or min by (instance, file) (kombu_kafka_certificate_expiry_timestamp_seconds) - time() < 14 * 86400) or vector(0)",
+                           steps=FAULTS, alerts="CertificateExpires", width=12))
     )  # fmt: skip
 
 

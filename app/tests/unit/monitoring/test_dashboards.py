@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml  # type: ignore[import-untyped]
@@ -16,6 +17,9 @@ from scheduler import metrics
 from tests.promql import DASHBOARDS, OWN, ROOT, names, queries, recorded, rules, used
 
 BOARDS = {file.stem: json.loads(file.read_text()) for file in DASHBOARDS}
+#: Where the role puts the address at which people read the pages of alerts.
+RUNBOOK = "https://runbooks.invalid"
+METRIC = r"\b(?:celery|kombu|kafka|node)_\w+|\bcelery:[\w:]+|\bup\b|\bALERTS\b"
 #: What Debian's node_exporter serves without further collectors, as far as it is used.
 NODE = {
     "node_cpu_seconds_total",
@@ -127,6 +131,7 @@ def test_links_lead_somewhere() -> None:
         for board in BOARDS.values()
         for panel in panels(board)
         for link in panel.get("links") or ()
+        if not link["url"].startswith(RUNBOOK)
     }
     linked |= {
         re.split(r"[?/]", rule["annotations"]["dashboard_url"].removeprefix("/d/"))[0]
@@ -135,3 +140,26 @@ def test_links_lead_somewhere() -> None:
     }
     assert linked
     assert linked <= uids
+
+
+def test_an_alert_leads_to_a_panel_of_what_it_is_about_and_that_to_its_page() -> None:
+    boards = {board["uid"]: board for board in BOARDS.values()}
+    alerts = [rule for rule in rules() if "alert" in rule]
+    for alert in alerts:
+        name, url = alert["alert"], urlsplit(alert["annotations"]["dashboard_url"])
+        board = boards[url.path.removeprefix("/d/")]
+        [number] = parse_qs(url.query)["viewPanel"]
+        [panel] = [panel for panel in panels(board) if str(panel["id"]) == number]
+        pages = {link["title"]: link["url"] for link in panel["links"]}
+        assert pages[name] == f"{RUNBOOK}/docs/runbooks/{name}.md"
+        about = set(re.findall(METRIC, alert["expr"]))
+        assert not about or about & set(re.findall(METRIC, str(panel["targets"]))), name
+    # And no panel names one that there isn't.
+    linked = {
+        link["url"]
+        for board in BOARDS.values()
+        for panel in panels(board)
+        for link in panel["links"]
+        if link["url"].startswith(RUNBOOK)
+    }
+    assert len(linked) == len(alerts)
