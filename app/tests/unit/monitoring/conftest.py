@@ -20,6 +20,7 @@ TEMPLATES = {
         "provisioning/datasources/prometheus.yaml.j2",
     ],
     "alertmanager": ["alertmanager.yml.j2"],
+    "node_exporter": ["metrics.py.j2"],
 }
 COMMON = {
     "ansible_connection": "local",

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from kombu_kafka.delay.topics import group_of
+from kombu_kafka.options import Options
 from scheduler import metrics
 
 ROOT = Path(__file__).parents[4]
@@ -76,6 +78,31 @@ def test_each_page_belongs_to_an_alert() -> None:
         for name in re.findall(r"\]\((\w+)\.md\)", page.read_text())
     }
     assert linked <= pages
+
+
+def test_what_waits_for_its_time_is_nobodys_lag() -> None:
+    group = group_of(Options(hosts=("kafka1:9092",), delay_topic="celery_delay"))
+    apart = [
+        pattern
+        for alert in ALERTS
+        for pattern in re.findall(
+            r'kafka_consumer_group_(?:lag|lag_seconds|committed_offset)\{group!~"([^"]+)"',
+            alert["expr"],
+        )
+    ]
+    assert len(apart) == 3
+    assert all(re.fullmatch(pattern, group) for pattern in apart)
+
+
+def test_what_a_page_asks_is_served_and_asked_as_it_wants_to_be() -> None:
+    inventory = ROOT / "inventories" / "prod" / "group_vars" / "all" / "main.yml"
+    ports = {v for k, v in yaml.safe_load(inventory.read_text()).items() if k.endswith("_port")}
+    workers = yaml.safe_load(inventory.read_text())["celery_worker_metrics_port"]
+    for page in RUNBOOKS.glob("*.md"):
+        text = page.read_text()
+        assert "curl" not in text, page  # which knows neither the password nor who vouches
+        for port in map(int, re.findall(r"metrics '?(\d+)/", text)):
+            assert port in ports or workers <= port < workers + 10, page
 
 
 def test_the_page_of_the_mission() -> None:
