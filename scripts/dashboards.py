@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
+from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import (
     BigValueColorMode,
@@ -26,6 +27,7 @@ from grafana_foundation_sdk.models.common import (
 )
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
+    DashboardLink,
     DashboardLinkType,
     DataSourceRef,
     Threshold,
@@ -111,7 +113,7 @@ def variable(name: str, query: str, *, label: str, multi: bool = True) -> dashbo
     )  # fmt: skip
 
 
-def _links(uid: str, alerts: str) -> list[dashboard.DashboardLink]:
+def _links(uid: str, alerts: str) -> list[Builder[DashboardLink]]:
     """To a dashboard, and to the page of each alert that leads to the panel."""
     named = {"Look closer": f"/d/{uid}"} if uid else {}
     named |= {alert: f"{READ_AT}/docs/runbooks/{alert}.md" for alert in alerts.split()}

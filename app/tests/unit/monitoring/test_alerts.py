@@ -45,7 +45,8 @@ def test_alerts_fire_for_what_is_wrong_and_for_nothing_else(file: Path) -> None:
 
 def test_each_alert_is_tested_to_fire_and_not_to() -> None:
     tests = [test for file in TESTS for test in yaml.safe_load(file.read_text())["tests"]]
-    fired, silent = set(), set()
+    fired: set[str] = set()
+    silent: set[str] = set()
     for each in (each for test in tests for each in test["promql_expr_test"]):
         if match := re.search('alertname="(.+?)"', each["expr"]):
             (fired if each.get("exp_samples") else silent).add(match[1])
