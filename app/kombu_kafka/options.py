@@ -17,9 +17,11 @@ from .priority import check_steps
 from .url import BrokerURL, parse
 from .url_options import merge, typed
 
-__all__ = ("Options",)
+__all__ = ("KAFKA_PYTHON", "LIBRDKAFKA", "PUBLISHER_CLIENTS", "Options")
 
 logger = logging.getLogger(__name__)
+
+KAFKA_PYTHON, LIBRDKAFKA = PUBLISHER_CLIENTS = ("kafka-python", "librdkafka")
 
 #: Options that kombu itself reads or that other transports take: not ours, and no mistake.
 _FOREIGN = frozenset(
@@ -66,6 +68,8 @@ class Options(SecurityOptions):
         priority_steps: the priorities that have a topic of their own (0, the highest, has the
             queue's), or none: then priorities are ignored.
         publish_timeout: seconds after which a message that is not confirmed is reported as failed.
+        publisher_client: what publishes: ``kafka-python``, or ``librdkafka``, which is faster and an
+            extra to install.
 
     How the brokers are reached, and as whom, is in
     :class:`~kombu_kafka.clients.security.SecurityOptions`.
@@ -92,6 +96,7 @@ class Options(SecurityOptions):
     revoke_timeout: float = 60.0
     max_message_bytes: int = 16 * 1024 * 1024
     publish_timeout: float = 60.0
+    publisher_client: str = KAFKA_PYTHON
     priority_steps: tuple[int, ...] = ()
 
     def __hash__(self) -> int:
@@ -145,6 +150,11 @@ class Options(SecurityOptions):
             raise ConfigurationError(
                 f"The ordering {values['ordering']!r} is unknown: use one of "
                 f"{', '.join(ORDERINGS)}."
+            )
+        if values.setdefault("publisher_client", KAFKA_PYTHON) not in PUBLISHER_CLIENTS:
+            raise ConfigurationError(
+                f"The publisher_client {values['publisher_client']!r} is unknown: use one of "
+                f"{', '.join(PUBLISHER_CLIENTS)}."
             )
         for name in (
             "connect_timeout", "commit_interval", "max_buffered", "max_message_bytes",

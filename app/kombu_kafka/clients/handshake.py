@@ -50,19 +50,22 @@ class _ClosedError(Exception):
     """The broker closed the connection without a word, which may mean something."""
 
 
-def require_access(options: Options, *, again: bool = False) -> None:
+def require_access(options: Options, *, again: bool = False) -> bool:
     """Raise unless a broker lets this client in, or none of them answers.
 
     Arguments:
         options: brokers and credentials.
         again: ask although a broker has let these options in before.
 
+    Returns:
+        Whether a broker lets this client in; if not, none of them answered.
+
     Raises:
         AuthenticationError: every broker that answers refuses this client.
         ConfigurationError: a certificate's or a password's file can't be used.
     """
     if options in _let_in and not again:
-        return
+        return True
     settings = options.security_settings()
     verdict: AuthenticationError | None = None
     for address in options.hosts:
@@ -74,9 +77,10 @@ def require_access(options: Options, *, again: bool = False) -> None:
             continue
         else:
             _let_in.add(options)
-            return
+            return True
     if verdict is not None:
         raise verdict
+    return False
 
 
 def why(options: Options, exc: Exception) -> Exception:

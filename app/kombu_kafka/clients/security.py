@@ -88,11 +88,25 @@ class SecurityOptions:
             settings |= {
                 "sasl_mechanism": self.sasl_mechanism,
                 "sasl_plain_username": _sasl_name(self.sasl_username or "", self.sasl_mechanism),
-                "sasl_plain_password": _secret(
-                    self.sasl_password, self.sasl_password_file, "sasl_password_file"
-                ),
+                "sasl_plain_password": self.sasl_secret(),
             }
         return settings
+
+    def sasl_secret(self) -> Secret | None:
+        """Return the user's password; its file is read now.
+
+        Raises:
+            ConfigurationError: the file can't be read, or is not what it must be.
+        """
+        return _secret(self.sasl_password, self.sasl_password_file, "sasl_password_file")
+
+    def key_secret(self) -> Secret | None:
+        """Return the password of the client's key; its file is read now.
+
+        Raises:
+            ConfigurationError: the file can't be read, or is not what it must be.
+        """
+        return _secret(self.ssl_key_password, self.ssl_key_password_file, "ssl_key_password_file")
 
     def ssl_context(self) -> ssl.SSLContext:
         """Return a new TLS context.
@@ -110,9 +124,7 @@ class SecurityOptions:
             _load(lambda: context.load_verify_locations(self.ssl_cafile),
                   "ssl_cafile", self.ssl_cafile)  # fmt: skip
         if self.ssl_certfile is not None:
-            key_password = _secret(
-                self.ssl_key_password, self.ssl_key_password_file, "ssl_key_password_file"
-            )
+            key_password = self.key_secret()
             certificate = self.ssl_certfile
             # Always a password: without one OpenSSL would ask the terminal.
             _load(lambda: context.load_cert_chain(certificate, self.ssl_keyfile, key_password or ""),

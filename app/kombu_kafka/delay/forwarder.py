@@ -22,7 +22,7 @@ from kafka.errors import (
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from ..options import Options
-from ..publishing.producer import METADATA_MAX_AGE_MS
+from ..publishing.client import METADATA_MAX_AGE_MS
 from ..record import Headers
 
 __all__ = ("Forwarder", "Outgoing", "RefusedError")

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kombu_kafka.options import LIBRDKAFKA
 from scheduler.local_broker import LocalKafka
 from tests.rivals import RabbitMQServer, RedisServer
 
-__all__ = ["CONFLUENT", "OURS", "RABBITMQ", "REDIS", "Contender", "Servers"]
+__all__ = ["CONFLUENT", "OURS", "OURS_FAST", "RABBITMQ", "REDIS", "Contender", "Servers"]
 
 OURS, RABBITMQ, REDIS, CONFLUENT = "kombu-kafka", "RabbitMQ", "Redis", "confluentkafka"
+#: Ours, publishing through librdkafka.
+OURS_FAST = f"{OURS} + librdkafka"
 
 #: A broker as it would run, not as small as a test's.
 JVM = ("-Xms512m", "-Xmx1g", "-XX:TieredStopAtLevel=4")
@@ -61,6 +64,11 @@ class Servers:
         bootstrap = self.kafka.bootstrap[0]
         for contender in (
             Contender(OURS, self.kafka.url, lambda state: {"state_directory": str(state)}),
+            Contender(
+                OURS_FAST,
+                self.kafka.url,
+                lambda state: {"state_directory": str(state), "publisher_client": LIBRDKAFKA},
+            ),
             Contender(RABBITMQ, lambda _: rabbitmq.url, lambda _: {"confirm_publish": True}),
             Contender(REDIS, lambda _: redis.url, lambda _: {}),
             Contender(CONFLUENT, lambda _: f"confluentkafka://{bootstrap}", lambda _: {}),

@@ -155,7 +155,7 @@ def measure(arguments: argparse.Namespace, kafka: LocalKafka) -> dict[str, Any]:
         for number, wait in enumerate(delays(arguments.seconds, arguments.count, arguments.near)):
             due[number] = int((time.time() + wait) * 1000)
             publish(options, number, due[number])
-        producer.shared(options)._client.flush()
+        producer.close_all(60)
         published = time.time() - began
         end = began + arguments.seconds + published + 1
         kills = [began + published + 5 + n * (end - began - published - 10) / arguments.kills
@@ -186,7 +186,7 @@ def measure(arguments: argparse.Namespace, kafka: LocalKafka) -> dict[str, Any]:
             due.update(dict.fromkeys(numbers, at))
             for number in numbers:
                 publish(options, number, at)
-            producer.shared(options)._client.flush()
+            producer.close_all(60)
             deadline = time.time() + 60
             while time.time() < deadline and not seen.late.keys() >= set(numbers):
                 seen.look(0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median, quantiles
 
 from tests.bench.bench import Bench, BenchError, Figures
-from tests.bench.contenders import CONFLUENT, OURS, RABBITMQ, REDIS
+from tests.bench.contenders import CONFLUENT, OURS, OURS_FAST, RABBITMQ, REDIS
 from tests.bench.marks import Marks
 from tests.bench.workloads.base import Figure, Workload
 
@@ -46,7 +46,7 @@ WORKLOAD = Workload(
     title="From publish to start, on an idle system",
     about=f"A task about every {GAP * 1000:.0f} ms to an idle solo worker: milliseconds from before"
     " `apply_async` to the task's first line.",
-    contenders=lambda _: (OURS, RABBITMQ, REDIS, CONFLUENT),
+    contenders=lambda _: (OURS, OURS_FAST, RABBITMQ, REDIS, CONFLUENT),
     figures=(
         Figure("p50", "p50", "ms", more=False),
         Figure("p99", "p99", "ms", more=False),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.bench.bench import Bench, Figures
-from tests.bench.contenders import CONFLUENT, OURS, RABBITMQ, REDIS
+from tests.bench.contenders import CONFLUENT, OURS, OURS_FAST, RABBITMQ, REDIS
 from tests.bench.workloads.base import Figure, Workload
 
 __all__ = ["WORKLOAD"]
@@ -26,7 +26,7 @@ WORKLOAD = Workload(
     title="Publish, one confirmed at a time",
     about="`apply_async` in a loop, each confirmed before the next: `acks=all`, RabbitMQ's"
     " `confirm_publish`, Redis's answer.",
-    contenders=lambda _: (OURS, RABBITMQ, REDIS, CONFLUENT, *BARE),
+    contenders=lambda _: (OURS, OURS_FAST, RABBITMQ, REDIS, CONFLUENT, *BARE),
     figures=(
         Figure("rate", "messages", "/s"),
         Figure("cpu", "the publisher's CPU for each", "µs", more=False),

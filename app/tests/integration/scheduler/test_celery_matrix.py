@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 
+from kombu_kafka.options import KAFKA_PYTHON, LIBRDKAFKA
 from scheduler.local_broker import LocalKafka
 from tests.eventually import eventually
 
@@ -36,7 +37,10 @@ def plain(
     topic = f"matrix-{pool}-{uuid.uuid4().hex[:6]}"
     kafka.create_topic(topic, 2)
     kafka.create_topic(f"{topic}-b", 1)
-    made = Plain(kafka, tmp_path_factory.mktemp(pool), redis, topic, ("celery", f"{topic}-b"))
+    # Forked children publish through librdkafka here; in every other test through kafka-python.
+    options = {"publisher_client": LIBRDKAFKA if pool == "prefork" else KAFKA_PYTHON}
+    queues = ("celery", f"{topic}-b")
+    made = Plain(kafka, tmp_path_factory.mktemp(pool), redis, topic, queues, options)
     made.start("-P", pool, "-c", str(POOLS[pool]), "-Q", ",".join(made.queues), "-n", f"{pool}@%h")
     yield made
     made.stop()

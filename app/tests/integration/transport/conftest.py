@@ -11,12 +11,15 @@ from kafka import KafkaConsumer
 from kafka.structs import TopicPartition
 from kombu import Connection
 
-from kombu_kafka.options import Options
+from kombu_kafka.options import KAFKA_PYTHON, PUBLISHER_CLIENTS, Options
 from kombu_kafka.publishing import producer
 from kombu_kafka.topics import lag
 from scheduler.local_broker import LocalKafka
 
 Connect = Callable[..., Connection]
+
+#: Runs a test that publishes once with each client.
+each_client = pytest.mark.parametrize("publisher_client", PUBLISHER_CLIENTS, indirect=True)
 
 
 class Look:
@@ -61,13 +64,20 @@ def look(kafka: LocalKafka) -> Look:
 
 
 @pytest.fixture
-def connect(kafka: LocalKafka) -> Iterator[Connect]:
+def publisher_client(request: pytest.FixtureRequest) -> str:
+    """What publishes (`each_client`)."""
+    return str(getattr(request, "param", KAFKA_PYTHON))
+
+
+@pytest.fixture
+def connect(kafka: LocalKafka, publisher_client: str) -> Iterator[Connect]:
     """Makes connections; all are ended with the test."""
     made: list[Connection] = []
 
     def make(url: str | None = None, ssl: Any = None, **options: Any) -> Connection:
         options = {
-            "connect_timeout": 10, "commit_interval": 0.05, "delay_dispatcher": False, **options,
+            "connect_timeout": 10, "commit_interval": 0.05, "delay_dispatcher": False,
+            "publisher_client": publisher_client, **options,
         }  # fmt: skip
         made.append(Connection(url or kafka.url(), ssl=ssl or False, transport_options=options))
         return made[-1]

@@ -16,7 +16,7 @@ from kombu_kafka.publishing import producer
 from scheduler.local_broker import LocalKafka
 from tests.eventually import eventually
 
-from .conftest import Connect, Look
+from .conftest import Connect, Look, each_client
 
 
 class Listener:
@@ -231,8 +231,9 @@ def test_connections_that_ask_and_close_leave_no_threads_and_no_descriptors(
     assert len(_threads()) <= readers
 
 
+@each_client
 def test_a_forked_child_publishes_and_leaves_its_parents_reader_alone(
-    connect: Connect, topic_name: str
+    connect: Connect, topic_name: str, publisher_client: str
 ) -> None:
     exchange = _exchange(topic_name, "fanout")
     listener = Listener(connect(), _queue("one", exchange))
@@ -243,7 +244,8 @@ def test_a_forked_child_publishes_and_leaves_its_parents_reader_alone(
         code = 1
         try:
             url = listener.connection.as_uri(include_password=True)
-            with Connection(url, transport_options={"connect_timeout": 10}) as connection:
+            options = {"connect_timeout": 10, "publisher_client": publisher_client}
+            with Connection(url, transport_options=options) as connection:
                 _say(connection, exchange, "child")
             listener.connection.release()
             producer.close_all()

@@ -17,7 +17,7 @@ from scheduler.local_broker import LocalBrokerError, LocalKafka
 from tests.chaos.proxy import Proxy
 from tests.eventually import eventually
 
-from .conftest import Look
+from .conftest import Look, each_client
 
 #: What is lost: what the client sends, or what the broker answers.
 LOST = ("requests", "answers")
@@ -96,14 +96,16 @@ class Publish(threading.Thread):
         return self.error
 
 
+@each_client
 @pytest.mark.parametrize("what", LOST)
 def test_a_publish_that_is_cut_off_is_confirmed_and_stored_once(
-    line: Line, cut_topic: str, what: str
+    line: Line, cut_topic: str, what: str, publisher_client: str
 ) -> None:
     def there(count: int) -> None:
         eventually(lambda: len(line.look.records(cut_topic)) == count, 60)
 
-    with Connection(line.url, transport_options={"publish_timeout": 60}) as connection:
+    options = {"publish_timeout": 60, "publisher_client": publisher_client}
+    with Connection(line.url, transport_options=options) as connection:
         publisher = connection.Producer()
         publisher.publish("first", routing_key=cut_topic)
         for number in range(ROUNDS):
@@ -120,10 +122,11 @@ def test_a_publish_that_is_cut_off_is_confirmed_and_stored_once(
     assert found == [b"fi", *(f"{number}-".encode() for number in range(ROUNDS))]
 
 
+@each_client
 def test_a_publish_without_a_broker_is_an_error_and_the_next_one_works(
-    line: Line, cut_topic: str
+    line: Line, cut_topic: str, publisher_client: str
 ) -> None:
-    options = {"publish_timeout": 3, "connect_timeout": 3}
+    options = {"publish_timeout": 3, "connect_timeout": 3, "publisher_client": publisher_client}
     with Connection(line.url, transport_options=options) as connection:
         publisher = connection.Producer()
         publisher.publish("first", routing_key=cut_topic)

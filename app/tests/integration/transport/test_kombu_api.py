@@ -14,7 +14,7 @@ import kombu_kafka
 from scheduler.local_broker import LocalKafka
 from tests.eventually import eventually
 
-from .conftest import Connect, Look
+from .conftest import Connect, Look, each_client
 
 
 def _fill(connect: Connect, topic: str, count: int, start: int = 0) -> None:
@@ -159,6 +159,7 @@ def test_brokers_that_are_not_there_are_passed_over(
     assert len(look.records(topic)) == 1
 
 
+@each_client
 def test_thousands_are_confirmed_at_once(connect: Connect, look: Look, topic: str) -> None:
     publisher = connect().Producer()
     with kombu_kafka.bulk() as batch:

@@ -18,7 +18,9 @@ from kombu_kafka.errors import (
 )
 from kombu_kafka.exchanges.routing import topic_name as topic_of
 
-from .conftest import Connect, Look
+from .conftest import Connect, Look, each_client
+
+pytestmark = each_client
 
 
 def test_the_record_is_native(connect: Connect, look: Look, topic: str) -> None:

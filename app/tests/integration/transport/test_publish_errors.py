@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,11 +28,12 @@ from kombu_kafka.errors import (
     PartitionNotFoundError,
     PublishError,
 )
+from kombu_kafka.options import PUBLISHER_CLIENTS
 from kombu_kafka.publishing import producer
 from scheduler.local_broker import LocalKafka
 from tests.secure_kafka import PASSWORDS
 
-from .conftest import Connect, Look
+from .conftest import Connect, Look, each_client
 
 #: Seconds in which a refusal must be told, with Celery's own policy of retries.
 SOON = 30
@@ -39,8 +41,8 @@ MEGABYTE = 1_000_000
 
 
 @pytest.fixture
-def app(kafka: LocalKafka) -> Iterator[Celery]:
-    with _app(kafka.url()) as made:
+def app(kafka: LocalKafka, publisher_client: str) -> Iterator[Celery]:
+    with _app(kafka.url(), publisher_client=publisher_client) as made:
         yield made
 
 
@@ -57,6 +59,7 @@ def _closed() -> Iterator[None]:
     producer.close_all(1)
 
 
+@each_client
 def test_too_large_for_the_topic_as_a_task(app: Celery, look: Look, topic: str) -> None:
     """Celery's retries don't repeat it, and the same producer goes on."""
     began = time.monotonic()
@@ -67,11 +70,13 @@ def test_too_large_for_the_topic_as_a_task(app: Celery, look: Look, topic: str) 
     assert len(look.records(topic)) == 1
 
 
+@each_client
 def test_too_large_for_the_client(connect: Connect, topic: str) -> None:
     with pytest.raises(PublishError, match="'max_message_bytes'"):
         connect(max_message_bytes=1000).Producer().publish("x" * 100_000, routing_key=topic)
 
 
+@each_client
 def test_the_topics_own_limit_decides(
     kafka: LocalKafka, connect: Connect, look: Look, topic_name: str
 ) -> None:
@@ -80,6 +85,7 @@ def test_the_topics_own_limit_decides(
     assert len(look.records(topic_name)) == 1
 
 
+@each_client
 def test_one_that_is_refused_fails_alone(connect: Connect, look: Look, topic: str) -> None:
     """Others that are on their way at that moment are stored, and are told so."""
     faults: list[BaseException] = []
@@ -105,8 +111,11 @@ def test_one_that_is_refused_fails_alone(connect: Connect, look: Look, topic: st
     assert len(look.records(topic)) == 21 - len(faults)
 
 
-def test_a_topic_that_nobody_makes(secure_broker: LocalKafka, topic_name: str) -> None:
-    with _app(secure_broker.url()) as app:
+@each_client
+def test_a_topic_that_nobody_makes(
+    secure_broker: LocalKafka, topic_name: str, publisher_client: str
+) -> None:
+    with _app(secure_broker.url(), publisher_client=publisher_client) as app:
         app.connection_for_write().ensure_connection(timeout=10)
         began = time.monotonic()
         with pytest.raises(PublishError, match="does not exist, and the brokers don't create it"):
@@ -116,11 +125,13 @@ def test_a_topic_that_nobody_makes(secure_broker: LocalKafka, topic_name: str) -
         app.send_task("t", queue=topic_name)
 
 
+@each_client
 def test_a_name_that_no_topic_can_have(app: Celery) -> None:
     with pytest.raises(PublishError, match="can't be the name of a Kafka topic"):
         app.send_task("t", queue="x" * 250)
 
 
+@each_client
 def test_a_partition_that_does_not_exist(app: Celery, topic: str) -> None:
     began = time.monotonic()
     with pytest.raises(PartitionNotFoundError, match="has no partition 99: it has 4"):
@@ -138,12 +149,13 @@ def _grant(kafka: LocalKafka, user: str, operation: ACLOperation, name: str) -> 
         admin.close()
 
 
-def test_not_authorized(secure_broker: LocalKafka, topic_name: str) -> None:
+@each_client
+def test_not_authorized(secure_broker: LocalKafka, topic_name: str, publisher_client: str) -> None:
     """Without Describe and without Write; then with both."""
     secure_broker.create_topic(topic_name)
     word = quote(PASSWORDS["producer"], safe="")
     address = f"kafka://producer:{word}@{secure_broker.addresses('CLEAR')[0]}//tasks"
-    with _app(address) as app:
+    with _app(address, publisher_client=publisher_client) as app:
         began = time.monotonic()
         for _ in range(2):
             with pytest.raises(PublishError, match=r"may not write to .*: grant it the Write"):
@@ -172,13 +184,16 @@ def test_not_enough_replicas() -> None:
     """Recoverable, so Celery repeats it; then it says so."""
     with LocalKafka(3) as kafka:
         kafka.create_topic("three", 1, {"min.insync.replicas": "3"})
-        with _app(kafka.url()) as app:
+        apps = [_app(kafka.url(), publisher_client=client) for client in PUBLISHER_CLIENTS]
+        for app in apps:
             app.send_task("t", queue="three")
-            kafka.nodes[2].kill()
+        kafka.nodes[2].kill()
+        for app in apps:
             began = time.monotonic()
             with pytest.raises(OperationalError, match=r"in-sync replicas .* bring the missing"):
                 _send_until_refused(app)
             assert time.monotonic() - began < SOON
+            app.close()
 
 
 def _send_until_refused(app: Celery) -> None:
@@ -216,11 +231,15 @@ def small_disk(kafka: LocalKafka, tmp_path: Path) -> Iterator[Path]:
     _mount("umount", "--lazy", directory)
 
 
-def _publish_until_refused(publisher: Any, stored: list[str]) -> None:
+def _publish(publisher: Any, number: int, stored: list[str]) -> None:
+    body = f"{number:03}" + "x" * 900_000
+    publisher.publish(body, routing_key="doomed")
+    stored.append(body[:3])
+
+
+def _publish_until_refused(publishers: list[Any], stored: list[str]) -> None:
     for number in range(100):
-        body = f"{number:03}" + "x" * 900_000
-        publisher.publish(body, routing_key="doomed")
-        stored.append(body[:3])
+        _publish(publishers[number % len(publishers)], number, stored)
 
 
 @pytest.mark.slow
@@ -230,10 +249,20 @@ def test_a_disk_that_is_full_and_a_broker_that_died(small_disk: Path) -> None:
     stored: list[str] = []
     with LocalKafka(directory=small_disk) as doomed:
         doomed.create_topic("doomed", 1)
-        with Connection(doomed.url(), transport_options=options) as connection:
-            publisher = connection.Producer()
+        with ExitStack() as stack:
+            publishers = [
+                stack.enter_context(
+                    Connection(
+                        doomed.url(), transport_options={**options, "publisher_client": client}
+                    )
+                ).Producer()
+                for client in PUBLISHER_CLIENTS
+            ]
             with pytest.raises(BrokerUnavailableError, match="room on their disks"):
-                _publish_until_refused(publisher, stored)
+                _publish_until_refused(publishers, stored)
+            for number, publisher in enumerate(publishers):
+                with pytest.raises(BrokerUnavailableError, match="check"):
+                    _publish(publisher, 900 + number, stored)
         assert len(stored) > 5
         with _app(doomed.url(), **options) as app:
             began = time.monotonic()
@@ -253,13 +282,17 @@ def test_a_disk_that_is_full_and_a_broker_that_died(small_disk: Path) -> None:
 @pytest.mark.slow
 def test_a_broker_that_dies_between_two_messages(doomed: LocalKafka) -> None:
     options = {"publish_timeout": 4, "connect_timeout": 4}
-    with _app(doomed.url(), **options) as app:
+    apps = [_app(doomed.url(), publisher_client=client, **options) for client in PUBLISHER_CLIENTS]
+    for app in apps:
         app.send_task("t", queue="doomed")
-        doomed.nodes[0].kill()
+    doomed.nodes[0].kill()
+    for app in apps:
         began = time.monotonic()
         with pytest.raises(OperationalError, match="check that the brokers are up"):
             app.send_task("t", queue="doomed", retry_policy={"max_retries": 1})
         assert time.monotonic() - began < SOON
-        doomed.nodes[0].start()
-        doomed.wait()
+    doomed.nodes[0].start()
+    doomed.wait()
+    for app in apps:
         app.send_task("t", queue="doomed")
+        app.close()

@@ -13,7 +13,7 @@ from kombu.exceptions import ChannelError
 from scheduler.local_broker import LocalKafka
 from tests.eventually import eventually
 
-from .conftest import Connect, Look
+from .conftest import Connect, Look, each_client
 
 
 def _fill(connect: Connect, topic: str, count: int, **properties: Any) -> None:
@@ -112,6 +112,7 @@ def test_a_purge_without_workers_leaves_no_lag(connect: Connect, look: Look, top
     assert queue.purge() == 0
 
 
+@each_client
 def test_a_deleted_queue_is_gone(connect: Connect, topic: str, admin: KafkaAdminClient) -> None:
     _fill(connect, topic, 1)
     connection = connect(partitions=[0], group_id=topic)

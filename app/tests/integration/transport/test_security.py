@@ -16,14 +16,14 @@ from celery import Celery
 from kombu import Connection, Queue
 
 from kombu_kafka import topics
-from kombu_kafka.errors import AuthenticationError, ConfigurationError
+from kombu_kafka.errors import AuthenticationError, ConfigurationError, PublishError
 from kombu_kafka.options import Options
 from kombu_kafka.publishing import producer
 from scheduler.local_broker import LocalKafka
 from tests.eventually import eventually
 from tests.secure_kafka import PASSWORDS, Authority
 
-from .conftest import Connect
+from .conftest import Connect, each_client
 
 #: Seconds in which a refusal must be told.
 FAST = 8
@@ -62,6 +62,7 @@ def _there_and_back(connection: Connection, topic: str) -> None:
     assert got == [{"n": 1}]
 
 
+@each_client
 def test_mutual_tls_as_celery_names_it(
     connect: Connect, url: Url, secure_topic: str, authority: Authority
 ) -> None:
@@ -69,6 +70,7 @@ def test_mutual_tls_as_celery_names_it(
     _there_and_back(connect(url("MUTUAL"), ssl=keys, partitions=[1]), secure_topic)
 
 
+@each_client
 def test_mutual_tls_with_a_key_of_its_own_password(
     connect: Connect, url: Url, secure_topic: str, authority: Authority, tmp_path: Path
 ) -> None:
@@ -77,11 +79,13 @@ def test_mutual_tls_with_a_key_of_its_own_password(
     word.write_text("key word\n")
     word.chmod(0o600)
     options = {"ssl_cafile": str(authority.file), "ssl_certfile": str(key)}
-    connect(url("MUTUAL"), ssl_key_password_file=str(word), **options).connect()
+    connection = connect(url("MUTUAL"), ssl_key_password_file=str(word), **options)
+    connection.Producer().publish("x", routing_key=secure_topic)
     with pytest.raises(ConfigurationError, match=r"can't be used: .*password is wrong"):
         connect(url("MUTUAL"), **options).connect()
 
 
+@each_client
 @pytest.mark.parametrize("listener", ["TLS", "CLEAR"])
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", None])
 def test_sasl(
@@ -94,6 +98,7 @@ def test_sasl(
     _there_and_back(connect(url(listener, "alice"), **options), secure_topic)
 
 
+@each_client
 def test_a_user_in_options_with_the_password_in_a_file(
     connect: Connect, url: Url, secure_topic: str, tmp_path: Path
 ) -> None:
@@ -107,8 +112,10 @@ def test_a_user_in_options_with_the_password_in_a_file(
         Options.of(url("CLEAR"), options).client_settings()
 
 
-def test_a_user_whose_name_scram_must_escape(connect: Connect, url: Url) -> None:
-    connect(url("CLEAR", "team=a,b")).connect()
+@each_client
+def test_a_user_whose_name_scram_must_escape(connect: Connect, url: Url, secure_topic: str) -> None:
+    with pytest.raises(PublishError, match="may not write"):  # so it is let in
+        connect(url("CLEAR", "team=a,b")).Producer().publish("x", routing_key=secure_topic)
 
 
 #: Name of the mistake: listener, user, password, broker_use_ssl, options, what is said.
@@ -170,16 +177,22 @@ def test_one_broker_that_lets_us_in_is_enough(
     topics.partition_counts(made)
 
 
-def test_the_password_is_nowhere(connect: Connect, url: Url, caplog: Any, topic_name: str) -> None:
+@each_client
+def test_the_password_is_nowhere(
+    connect: Connect, url: Url, caplog: Any, capfd: Any, secure_topic: str, publisher_client: str
+) -> None:
     word = PASSWORDS["alice"]
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, logger="kafka")  # an app of another test may have quietened it
     address = url("CLEAR", "alice")
     both = f"{address};{address}"
-    options = {"sasl_mechanism": "PLAIN", "connect_timeout": 10}
+    options = {
+        "sasl_mechanism": "PLAIN", "connect_timeout": 10, "publisher_client": publisher_client,
+    }  # fmt: skip
     with Connection(both, transport_options={**options, "sasl_password": word}) as connection:
         made = connection.transport.options
         topics.partition_counts(made)
+        connection.Producer().publish("x", routing_key=secure_topic)
         shown = [
             connection.as_uri(),
             repr(connection),
@@ -195,6 +208,7 @@ def test_the_password_is_nowhere(connect: Connect, url: Url, caplog: Any, topic_
     app.conf.broker_transport_options = {**options, "sasl_password": word}
     app.conf.broker_use_ssl = False
     shown += [app.bugreport(), json.dumps(app.conf.table(), default=repr), caplog.text]
+    shown += capfd.readouterr()
     for text in shown:
         assert word not in text
         assert quote(word, safe="") not in text
