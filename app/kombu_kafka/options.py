@@ -17,11 +17,13 @@ from .priority import check_steps
 from .url import BrokerURL, parse
 from .url_options import merge, typed
 
-__all__ = ("KAFKA_PYTHON", "LIBRDKAFKA", "PUBLISHER_CLIENTS", "Options")
+__all__ = ("KAFKA_PYTHON", "LIBRDKAFKA", "PUBLISHER_CLIENTS", "REQUEST_TIMEOUT_MS", "Options")
 
 logger = logging.getLogger(__name__)
 
 KAFKA_PYTHON, LIBRDKAFKA = PUBLISHER_CLIENTS = ("kafka-python", "librdkafka")
+#: Milliseconds that a broker may take to answer.
+REQUEST_TIMEOUT_MS = 10_000
 
 #: Options that kombu itself reads or that other transports take: not ours, and no mistake.
 _FOREIGN = frozenset(
@@ -178,7 +180,7 @@ class Options(SecurityOptions):
             "bootstrap_servers": list(self.hosts),
             "client_id": self.client_id,
             "bootstrap_timeout_ms": int(self.connect_timeout * 1000),
-            "request_timeout_ms": 10_000,
+            "request_timeout_ms": REQUEST_TIMEOUT_MS,
             "reconnect_backoff_max_ms": 1000,
             "selector": Selector,
             **self.security_settings(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
-from ..options import Options
+from ..options import REQUEST_TIMEOUT_MS, Options
 from ..record import Headers
 
 __all__ = ("Client", "Confirmation", "request_timeout_ms")
@@ -97,4 +97,4 @@ class Client(Protocol):
 
 def request_timeout_ms(options: Options) -> int:
     """Return how long a request may take: each try must be over before the message is given up."""
-    return min(options.client_settings()["request_timeout_ms"], int(options.publish_timeout * 500))
+    return min(REQUEST_TIMEOUT_MS, int(options.publish_timeout * 500))

@@ -138,7 +138,7 @@ class KafkaPython:
     def _require_partition(self, topic: str, partition: int) -> None:
         deadline = time.monotonic() + 5
         known = self._client.partitions_for(topic) or set()
-        while partition not in known and partition >= 0 and time.monotonic() < deadline:
+        while partition not in known and time.monotonic() < deadline:
             # The topic may have grown since the client last looked.
             self._client._metadata.request_update()
             time.sleep(0.1)

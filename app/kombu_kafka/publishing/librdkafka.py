@@ -14,7 +14,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from typing import Any
 
 import kafka.errors
@@ -81,17 +80,6 @@ class _Report:
             raise self._line.error(self._fault)
 
 
-class _FatalFault:
-    """Keeps the first fault after which librdkafka sends nothing more."""
-
-    def __init__(self) -> None:
-        self.fault: Fault | None = None
-
-    def __call__(self, fault: Fault) -> None:
-        if fault.fatal() and self.fault is None:
-            self.fault = fault
-
-
 class _Line:
     """A producer of librdkafka's, and those who wait for its reports.
 
@@ -103,18 +91,18 @@ class _Line:
     """
 
     def __init__(self, told: dict[str, Any]) -> None:
-        self._fatal = _FatalFault()
+        self._fatal: Fault | None = None
         self._turn = threading.Condition(threading.Lock())
         self._fetching = False
         try:
-            self.client = LibProducer({**told, "error_cb": self._fatal})
+            self.client = LibProducer(told)
         except KafkaException as exc:
             raise KafkaConfigurationError(exc.args[0].str()) from None
         _lines.add(self)
 
     @property
     def failed(self) -> bool:
-        return self._fatal.fault is not None
+        return self._fatal is not None
 
     def wait(self, report: _Report, timeout: float) -> None:
         """Wait for a report.
@@ -140,7 +128,7 @@ class _Line:
                     self._turn.wait(seconds)
                     return
                 mine = self._fetching = True
-            self.client.poll(seconds)
+            self._hear(self.client.poll, seconds)
         finally:
             if mine:
                 with self._turn:
@@ -150,8 +138,8 @@ class _Line:
     def error(self, fault: Fault) -> KafkaError:
         """Return what kafka-python would have raised."""
         code = fault.code()
-        if code in _CONSEQUENCES and self._fatal.fault is not None:
-            fault = self._fatal.fault
+        if code in _CONSEQUENCES and self._fatal is not None:
+            fault = self._fatal
             code = fault.code()
         kind = kafka.errors.for_code(code) if code > 0 else _OWN_ERRORS.get(code, KafkaError)
         error: KafkaError = kind(fault.str())
@@ -159,9 +147,19 @@ class _Line:
 
     def close(self, timeout: float) -> None:
         """Send what is left; what is not sent then has failed. (It ends with its last reference.)"""
-        if self.client.flush(timeout):
+        self._hear(self.client.flush, timeout)
+        if len(self.client):
             self.client.purge()
-            self.client.flush(1)
+            self._hear(self.client.flush, 1)
+
+    def _hear(self, reports: Callable[[float], object], seconds: float) -> None:
+        """Have librdkafka report; it tells once, and whoever comes first, that it sends nothing more."""
+        try:
+            reports(seconds)
+        except KafkaException as exc:
+            if not exc.args[0].fatal():
+                raise
+            self._fatal = exc.args[0]
 
 
 class LibRdKafka:
@@ -328,8 +326,7 @@ _lines: weakref.WeakSet[_Line] = weakref.WeakSet()
 @atexit.register
 def _send_what_is_left() -> None:
     for line in list(_lines):
-        with suppress(KafkaException):
-            line.client.flush(EXIT_SECONDS)
+        line.close(EXIT_SECONDS)
 
 
 def _after_fork_in_child() -> None:

@@ -111,9 +111,9 @@ def test_a_header_that_cant_be_sent(connect: Connect, topic: str) -> None:
         connect().Producer().publish({}, routing_key=topic, headers={"bad": {1}})
 
 
-def test_nobody_is_bound(connect: Connect) -> None:
+def test_nobody_is_bound(connect: Connect, topic_name: str) -> None:
     with connect().channel() as channel:
-        exchange = Exchange("ours", type="topic")(channel)
+        exchange = Exchange(topic_name, type="topic")(channel)
         exchange.declare()
         with pytest.raises(PublishError, match="No queue is bound"):
             channel.Producer().publish({}, exchange=exchange, routing_key="a.b", delivery_mode=2)
