@@ -94,6 +94,7 @@ class _Line:
         self._fatal: Fault | None = None
         self._turn = threading.Condition(threading.Lock())
         self._fetching = False
+        self.closed = False
         try:
             self.client = LibProducer(told)
         except KafkaException as exc:
@@ -147,6 +148,7 @@ class _Line:
 
     def close(self, timeout: float) -> None:
         """Send what is left; what is not sent then has failed. (It ends with its last reference.)"""
+        self.closed = True
         self._hear(self.client.flush, timeout)
         if len(self.client):
             self.client.purge()
@@ -319,14 +321,15 @@ def _wait_for_brokers(options: Options) -> None:
         time.sleep(0.1)
 
 
-#: The lines of this process.
+#: The lines of this process, as long as they live.
 _lines: weakref.WeakSet[_Line] = weakref.WeakSet()
 
 
 @atexit.register
 def _send_what_is_left() -> None:
     for line in list(_lines):
-        line.close(EXIT_SECONDS)
+        if not line.closed:
+            line.close(EXIT_SECONDS)
 
 
 def _after_fork_in_child() -> None:
