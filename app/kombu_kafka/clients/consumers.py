@@ -16,6 +16,7 @@ from ..options import Options
 from ..record import UNREADABLE
 from .fetching import poll
 from .handshake import reaching
+from .records import PartitionRecords
 
 __all__ = ("consumer", "new_consumer", "read", "unreadable")
 
@@ -46,6 +47,7 @@ def new_consumer(options: Options, **settings: Any) -> KafkaConsumer:
     client = KafkaConsumer(**{**options.client_settings(), **DEFAULTS, **settings})
     # kafka-python 3.0.12 does not pass it on: a deleted topic would come back.
     client._cluster.config["allow_auto_create_topics"] = False
+    client._fetcher.PartitionRecords = PartitionRecords
     return client
 
 
