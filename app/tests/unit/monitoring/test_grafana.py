@@ -42,6 +42,8 @@ def test_nobody_gets_in_without_the_vaults_password(rendered: Path, host: str) -
 def test_tls_is_spoken_where_the_host_has_a_certificate(rendered: Path) -> None:
     clear, secured = (settings(rendered, host) for host in HOSTS)
     assert clear["server"]["protocol"] == "http"
+    assert clear["server"]["root_url"] == "http://clear:3000/"
+    assert secured["server"]["root_url"] == "https://secured:3000/"
     assert "cert_file" not in clear["server"]
     assert not clear.getboolean("security", "cookie_secure")
     assert secured["server"]["protocol"] == "https"

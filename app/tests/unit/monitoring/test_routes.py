@@ -65,7 +65,9 @@ def test_an_incident_is_one_topic_and_cause_and_its_end_is_told(rendered: Path) 
     assert to["send_resolved"]
     assert to["routing_key_file"] == "/etc/prometheus/pagerduty-routing-key"
     assert "0123456789abcdef" not in (rendered / "secured" / "alertmanager.yml").read_text()
-    assert [link["text"] for link in to["links"]] == ["Runbook", "Dashboard"]
+    links = {link["text"]: link["href"] for link in to["links"]}
+    assert links["Runbook"].startswith("https://git.example.com/")
+    assert links["Dashboard"].startswith("https://secured:3000{{")
 
 
 def test_what_is_inhibited_exists(rendered: Path) -> None:
