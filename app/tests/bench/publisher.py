@@ -98,8 +98,8 @@ def send(count: int, make: Callable[[str, int], Any]) -> dict[str, float]:
                     message = make(id_, number)
                     producer.publish(
                         message.body, headers=message.headers, serializer="json",
-                        correlation_id=id_, exchange=queue.exchange, declare=[queue],
-                        routing_key=queue.routing_key,
+                        correlation_id=id_, exchange="", declare=[queue],
+                        routing_key=queue.name,
                     )  # fmt: skip
     return {"rate": count / (time.monotonic() - began)}
 

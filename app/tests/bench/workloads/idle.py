@@ -16,7 +16,8 @@ def run(bench: Bench, contender: str) -> Figures:
     with bench.run(contender, 1) as run, run.worker("prefork", 1, bare=False) as worker:
         run.publish("fill", count=1)
         run.marks.wait(1, patience=60)
-        time.sleep(min(5.0, bench.sizes.idle))
+        # Some of what a worker does in case something follows soon, it does for 20 seconds.
+        time.sleep(min(25.0, 2 * bench.sizes.idle + 1))
         before, began = worker.cpu(), time.monotonic()
         time.sleep(bench.sizes.idle)
         share = (worker.cpu() - before) / (time.monotonic() - began)
