@@ -256,7 +256,8 @@ class Progress(RuleBasedStateMachine):
         elif kind == "reset":
             self.move_the_offset_by_hand(data.draw(st.integers(0, self.log.end)))
         elif kind == "cut":
-            self.cut_the_log(data.draw(st.integers(0, self.log.end)))
+            where = st.integers(0, self.log.end) | st.just(self.log.end)
+            self.cut_the_log(data.draw(where), data.draw(st.lists(KEYS, max_size=8)))
         else:
             self.move_to_the_other_host(in_order=kind == "leave")
 
@@ -291,14 +292,18 @@ class Progress(RuleBasedStateMachine):
         self.passed_over = offset
         self.start()
 
-    def cut_the_log(self, offset: int) -> None:
-        """What is queued next lies where something else lay."""
+    def cut_the_log(self, offset: int, keys: list[bytes | None]) -> None:
+        """Another leader has less (or all of it); what is queued next lies where something else lay."""
         self.stop()
         self.log.cut(offset)
+        for key in keys:
+            self.log.append(key, 0)
         self.acknowledged = {done for done in self.acknowledged if done < offset}
         self.safe = {done for done in self.safe if done < offset}
         if self.log.commit is not None and self.log.commit.leader_epoch < 0:
-            self.safe = set()  # a person's word: whose records it was about nobody can say
+            # A person's word: whose records it was about nobody can say.
+            self.safe = set()
+            self.passed_over = max(self.passed_over, self.log.commit.offset)
         self.start()
         commits = self.inbox.commits(uncommitted=False)
         self.log.commit = commits[TASKS]
