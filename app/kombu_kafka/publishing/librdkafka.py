@@ -333,7 +333,7 @@ def _send_what_is_left() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """Keep the parent's producers for ever: to end one is to wait for its threads, which aren't here."""
+    """Keep the parent's producers for ever: to end one is to join its threads, which aren't here."""
     global _lines
     for line in list(_lines):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(line.client))
