@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from statistics import median, quantiles
 from typing import Any, Protocol
 
 from confluent_kafka import Consumer, Producer
@@ -43,6 +46,9 @@ class Client(Protocol):
     def read(self, count: int) -> float:
         """Read so many records from partition 0; return the seconds since the first came."""
 
+    def follow(self, count: int) -> Iterator[float]:
+        """Yield, for each of the first so many records of partition 0, when it came."""
+
 
 class KafkaPython:
     """kafka-python."""
@@ -62,6 +68,15 @@ class KafkaPython:
 
     def _send(self) -> Any:
         return self._producer.send(self._topic, VALUE, headers=HEADERS, partition=0)
+
+    def follow(self, count: int) -> Iterator[float]:
+        consumer = KafkaConsumer(bootstrap_servers=self._bootstrap)
+        consumer.assign([TopicPartition(self._topic, 0)])
+        consumer.seek_to_beginning()
+        while count:
+            for records in consumer.poll(timeout_ms=1000).values():
+                yield from [time.monotonic()] * len(records)
+                count -= len(records)
 
     def read(self, count: int) -> float:
         consumer = KafkaConsumer(bootstrap_servers=self._bootstrap)
@@ -96,11 +111,15 @@ class LibRdKafka:
     def _send(self) -> None:
         self._producer.produce(self._topic, VALUE, headers=HEADERS, partition=0)
 
-    def read(self, count: int) -> float:
-        from confluent_kafka import TopicPartition
+    def follow(self, count: int) -> Iterator[float]:
+        consumer = self._consumer()
+        while count:
+            records = consumer.consume(1, 1.0)
+            yield from [time.monotonic()] * len(records)
+            count -= len(records)
 
-        consumer = Consumer({"bootstrap.servers": self._bootstrap, "group.id": "bare"})
-        consumer.assign([TopicPartition(self._topic, 0, 0)])
+    def read(self, count: int) -> float:
+        consumer = self._consumer()
         seen, began = 0, 0.0
         while seen < count:
             records = consumer.consume(500, 1.0)
@@ -109,15 +128,41 @@ class LibRdKafka:
             seen += sum(record.value() is not None for record in records)
         return time.monotonic() - began
 
+    def _consumer(self) -> Consumer:
+        from confluent_kafka import TopicPartition
+
+        consumer = Consumer({"bootstrap.servers": self._bootstrap, "group.id": "bare"})
+        consumer.assign([TopicPartition(self._topic, 0, 0)])
+        return consumer
+
 
 CLIENTS: dict[str, type[Client]] = {"kafka-python": KafkaPython, "confluent-kafka": LibRdKafka}
 
 
-def main(client: str, how: str, bootstrap: str, topic: str, count: int) -> dict[str, float]:
+def spaced(it: Client, count: int, gap: float) -> dict[str, float]:
+    """From before a record is published to when a thread of the same process has it, in milliseconds."""
+    came: list[float] = []
+    reader = threading.Thread(target=lambda: came.extend(it.follow(count)))
+    reader.start()
+    left = []
+    for number in range(count):
+        time.sleep(gap * (0.5 + (number * 0.618) % 1.0))
+        left.append(time.monotonic())
+        it.one()
+    reader.join(60)
+    took = [(at - since) * 1000 for since, at in zip(left, came, strict=True)][count // 10 :]
+    return {"p50": median(took), "p99": quantiles(took, n=100, method="inclusive")[98]}
+
+
+def main(
+    client: str, how: str, bootstrap: str, topic: str, count: int, gap: float = 0.0
+) -> dict[str, float]:
     """Measure one figure."""
     it = CLIENTS[client](bootstrap, topic)
     if how == "read":
         return {"rate": count / it.read(count)}
+    if how == "spaced":
+        return spaced(it, count, gap)
     for _ in range(100):
         it.one()
     began, cpu = time.monotonic(), time.process_time()

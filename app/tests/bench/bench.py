@@ -182,10 +182,11 @@ class Bench:
         facts = json.dumps({"bootstrap": self.servers.kafka.bootstrap[0], "topic": topic})
         self.python("tests.bench.loader", facts, str(count), environ={})
 
-    def bare(self, client: str, how: str, topic: str, count: int) -> Figures:
+    def bare(self, client: str, how: str, topic: str, count: int, **more: float) -> Figures:
         """Return what a bare client of Kafka can do."""
-        facts = {"bootstrap": self.servers.kafka.bootstrap[0], "topic": topic, "count": count}
-        return self.python("tests.bench.bare", client, how, json.dumps(facts), environ={})
+        where = {"bootstrap": self.servers.kafka.bootstrap[0], "topic": topic}
+        facts = json.dumps({**where, "count": count, **more})
+        return self.python("tests.bench.bare", client, how, facts, environ={})
 
 
 class Run:

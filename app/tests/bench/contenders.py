@@ -12,11 +12,14 @@ from kombu_kafka.options import LIBRDKAFKA
 from scheduler.local_broker import LocalKafka
 from tests.rivals import RabbitMQServer, RedisServer
 
-__all__ = ["CONFLUENT", "OURS", "OURS_FAST", "RABBITMQ", "REDIS", "Contender", "Servers"]
+__all__ = ["BARE", "CONFLUENT", "OURS", "OURS_FAST", "RABBITMQ", "REDIS", "Contender", "Servers"]
 
 OURS, RABBITMQ, REDIS, CONFLUENT = "kombu-kafka", "RabbitMQ", "Redis", "confluentkafka"
 #: Ours, publishing through librdkafka.
 OURS_FAST = f"{OURS} + librdkafka"
+
+#: Kafka's clients without Celery: what bounds whoever is built on them.
+BARE = ("kafka-python", "confluent-kafka")
 
 #: A broker as it would run, not as small as a test's.
 JVM = ("-Xms512m", "-Xmx1g", "-XX:TieredStopAtLevel=4")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from tests.bench.bench import Bench, Figures
-from tests.bench.contenders import OURS, OURS_FAST, RABBITMQ
+from tests.bench.contenders import BARE, OURS, OURS_FAST, RABBITMQ
 from tests.bench.workloads.base import Figure, Workload
 
 __all__ = ["WORKLOAD"]
-
-BARE = ("kafka-python", "confluent-kafka")
 
 
 def run(bench: Bench, contender: str) -> Figures:

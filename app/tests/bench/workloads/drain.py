@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from tests.bench.bench import Bench, Figures
-from tests.bench.contenders import CONFLUENT, OURS, RABBITMQ, REDIS
+from tests.bench.contenders import BARE, CONFLUENT, OURS, RABBITMQ, REDIS
 from tests.bench.workloads.base import Figure, Workload
 
 __all__ = ["WORKLOADS"]
-
-BARE = ("kafka-python", "confluent-kafka")
 
 
 def _drain(pool: str, concurrency: int, *, bounds: bool) -> Workload:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median, quantiles
 
 from tests.bench.bench import Bench, BenchError, Figures
-from tests.bench.contenders import CONFLUENT, OURS, OURS_FAST, RABBITMQ, REDIS
+from tests.bench.contenders import BARE, CONFLUENT, OURS, OURS_FAST, RABBITMQ, REDIS
 from tests.bench.marks import Marks
 from tests.bench.workloads.base import Figure, Workload
 
@@ -18,7 +18,9 @@ GAP = 0.03
 def run(bench: Bench, contender: str) -> Figures:
     """Time each task from before `apply_async` to its first line."""
     count = bench.sizes.latency
-    with bench.run(contender, count) as run:
+    with bench.run(OURS if contender in BARE else contender, count) as run:
+        if contender in BARE:
+            return bench.bare(contender, "spaced", run.queue, count, gap=GAP)
         sent = Marks(run.directory / "sent", count)
         with run.worker():
             # What a worker does while it starts is not what is measured here.
@@ -45,8 +47,9 @@ WORKLOAD = Workload(
     name="latency",
     title="From publish to start, on an idle system",
     about=f"A task about every {GAP * 1000:.0f} ms to an idle solo worker: milliseconds from before"
-    " `apply_async` to the task's first line.",
-    contenders=lambda _: (OURS, OURS_FAST, RABBITMQ, REDIS, CONFLUENT),
+    " `apply_async` to the task's first line. For the bare clients: from before a record is published to"
+    " when a thread of the same process has it.",
+    contenders=lambda _: (OURS, OURS_FAST, RABBITMQ, REDIS, CONFLUENT, *BARE),
     figures=(
         Figure("p50", "p50", "ms", more=False),
         Figure("p99", "p99", "ms", more=False),

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from tests.bench.bench import Bench, Figures
-from tests.bench.contenders import CONFLUENT, OURS, OURS_FAST, RABBITMQ, REDIS
+from tests.bench.contenders import BARE, CONFLUENT, OURS, OURS_FAST, RABBITMQ, REDIS
 from tests.bench.workloads.base import Figure, Workload
 
 __all__ = ["WORKLOAD"]
-
-BARE = ("kafka-python", "confluent-kafka")
 
 
 def run(bench: Bench, contender: str) -> Figures:
