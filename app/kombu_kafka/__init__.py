@@ -1,12 +1,14 @@
 """Apache Kafka as a broker for kombu and Celery.
 
-Importing this package makes ``kafka://`` URLs mean :class:`kombu_kafka.transport.Transport`.
+Importing this package makes ``kafka://`` URLs mean :class:`kombu_kafka.transport.Transport`, and has
+Kafka's client log warnings and errors alone, unless the level of its logger, ``kafka``, is set.
 """
 
 from __future__ import annotations
 
 from kombu import transport as _kombu_transport
 
+from .clients.logs import quieten as _quieten
 from .failover import teach_kombu as _teach_kombu
 from .publishing.batches import BulkPublishError, bulk
 
@@ -24,3 +26,4 @@ def register() -> None:
 
 
 register()
+_quieten()

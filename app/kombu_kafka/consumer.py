@@ -275,6 +275,7 @@ class Consumer:
         return (
             not self._closing.is_set()
             and self._ownership.ready(self._topics)
+            and not self._ownership.absent.names
             and self.inbox.quiet()
             and settled(self._ownership.client)
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import traceback
 from typing import Any
@@ -84,7 +83,6 @@ def configure(celery: Celery, settings: Settings) -> Celery:
     if settings.signing:
         sign(celery)
     celery.conf.imports = (*celery.conf.imports, "scheduler.smoke_tasks")
-    logging.getLogger("kafka").setLevel(logging.WARNING)  # it tells every connection at INFO
     celery.steps["consumer"].add("scheduler.readiness:Readiness")
     remember_revoked()
     celery.steps["worker"].add("scheduler.worker_metrics:WorkerMetrics")

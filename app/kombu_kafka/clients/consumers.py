@@ -16,6 +16,7 @@ from ..options import Options
 from ..record import UNREADABLE
 from .fetching import poll
 from .handshake import reaching
+from .lookup import be_patient
 from .records import PartitionRecords
 
 __all__ = ("consumer", "new_consumer", "read", "unreadable")
@@ -48,6 +49,7 @@ def new_consumer(options: Options, **settings: Any) -> KafkaConsumer:
     # kafka-python 3.0.12 does not pass it on: a deleted topic would come back.
     client._cluster.config["allow_auto_create_topics"] = False
     client._fetcher.PartitionRecords = PartitionRecords
+    be_patient(client)
     return client
 
 

@@ -17,10 +17,11 @@ from kafka.errors import (
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
 )
 from kafka.structs import OffsetAndMetadata, TopicPartition
+from kafka.util import ensure_valid_topic_name
 
+from ..clients import lookup
 from ..options import Options
 from ..publishing.client import METADATA_MAX_AGE_MS
 from ..record import Headers
@@ -34,8 +35,8 @@ logger = logging.getLogger(__name__)
 TRANSACTION_TIMEOUT_MS = 15_000
 #: Seconds each step of a transaction may take before the producer is given up.
 STEP_SECONDS = 10.0
-#: Milliseconds to find out about a topic.
-METADATA_MS = 3000
+#: Seconds to find out about a topic.
+METADATA_SECONDS = 3.0
 #: Seconds for which a topic that was missing is taken to be so.
 MISSING_SECONDS = 10.0
 
@@ -112,7 +113,7 @@ class Forwarder:
             acks="all",
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
             delivery_timeout_ms=8000,
-            max_block_ms=METADATA_MS,
+            max_block_ms=int(METADATA_SECONDS * 1000),
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
             # A transaction that follows another at once is refused for some milliseconds.
             retry_backoff_ms=20,
@@ -189,18 +190,18 @@ class Forwarder:
             if time.monotonic() - self._missing.get(topic, -MISSING_SECONDS) < MISSING_SECONDS:
                 raise RefusedError(index, "topic-missing", f"the topic {topic} does not exist")
             try:
-                known = self._client.partitions_for(topic)  # has it made where brokers do that
+                ensure_valid_topic_name(topic)
+                there = lookup.await_topic(self._manager, METADATA_SECONDS, topic)
             except TopicAuthorizationFailedError as exc:
                 raise RefusedError(index, "refused", f"no right to write to {topic}") from exc
-            except ValueError as exc:
+            except (ValueError, InvalidTopicError) as exc:
                 raise RefusedError(
                     index, "topic-missing", f"no topic can be called {topic!r}"
                 ) from exc
-            except (KafkaTimeoutError, InvalidTopicError, UnknownTopicOrPartitionError) as exc:
-                self._forget_if_missing(topic, exc)
-                raise RefusedError(
-                    index, "topic-missing", f"the topic {topic} does not exist"
-                ) from exc
+            if not there:
+                self._missing[topic] = time.monotonic()
+                raise RefusedError(index, "topic-missing", f"the topic {topic} does not exist")
+            known = self._client.partitions_for(topic)
         if record.partition is not None and record.partition not in known:
             self._client._metadata.request_update()
             raise RefusedError(
@@ -208,11 +209,9 @@ class Forwarder:
                 f"the topic {topic} has no partition {record.partition}: it has {len(known)}",
             )  # fmt: skip
 
-    def _forget_if_missing(self, topic: str, exc: KafkaError) -> None:
-        """Note that a topic is missing; if it is there, what went wrong was something else."""
-        if topic in self._topics():
-            raise exc
-        self._missing[topic] = time.monotonic()
+    @property
+    def _manager(self) -> Any:
+        return self._client._sender._client._manager
 
     def _refusal(
         self, exc: KafkaError, records: Sequence[Outgoing], futures: Sequence[Any]

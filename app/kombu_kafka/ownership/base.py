@@ -23,6 +23,7 @@ from ..consuming.inbox import Inbox
 from ..consuming.lanes import is_made_anew, open_lane, pass_over_deleted
 from ..errors import KombuKafkaError
 from ..options import Options
+from .absent import AbsentTopics
 from .succession import Succession
 
 __all__ = ("Ownership",)
@@ -43,6 +44,7 @@ class Ownership(ABC):
         succession: what this consumer holds of its process's.
         positions: where each partition began that is owned now; replaced, never changed.
         closing: whether nothing new is taken on.
+        absent: the topics that are not there.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Ownership(ABC):
         self.succession = Succession()
         self.positions: dict[TopicPartition, int] = {}
         self.closing = threading.Event()
+        self.absent = AbsentTopics()
         #: Partitions to be opened anew, and until when what runs of them is waited for.
         self._anew: dict[TopicPartition, float] = {}
 
@@ -141,7 +144,10 @@ class Ownership(ABC):
 
     @abstractmethod
     def ready(self, topics: Collection[str]) -> bool:
-        """Whether all that this process owns of `topics` for now is positioned."""
+        """Whether all that this process owns of `topics` for now is positioned.
+
+        What is missing of them counts for nothing; where all are missing, nothing is ready.
+        """
 
     @abstractmethod
     def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], timeout: float) -> None:
@@ -172,6 +178,13 @@ class Ownership(ABC):
     def _leaving(self, partition: TopicPartition) -> bool:
         """Whether nothing more of a partition is handed out, since it goes to another owner or ends."""
         return partition in self._anew
+
+    def _miss(self, topics: Collection[str]) -> None:
+        """Say of topics that are consumed if they were deleted; their partitions stay, for now."""
+        known = self.client._cluster.partitions_for_topic
+        gone = [topic for topic in topics if known(topic) is None]
+        if gone:
+            self.absent.find(self.client, gone)
 
     def _let_go_of_cancelled(self, topics: Collection[str]) -> set[TopicPartition]:
         """Hold partitions of topics that nobody consumes; drop those of which nothing is left.

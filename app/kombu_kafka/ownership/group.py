@@ -137,7 +137,7 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
             lease is not None
             and lease.generation is not None
             and not self._assigned
-            and self._subscribed >= set(topics)
+            and self._subscribed >= set(topics) - self.absent.names
         )
 
     def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], timeout: float) -> None:
@@ -163,7 +163,13 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
     def _subscribe(self, topics: frozenset[str]) -> None:
         self._let_go_of_cancelled(topics)
         wanted = topics | {partition.topic for partition in self.positions}
+        self.absent.keep(wanted)
+        self._miss(wanted & self._subscribed)
         new = wanted - self._subscribed
+        if new:
+            there = self.absent.find(self.client, new).keys()
+            wanted -= new - there
+            new = new & there
         if new and not self._bound.gone(new):
             wanted -= new
         if wanted == self._subscribed:

@@ -52,8 +52,6 @@ class StaticOwnership(Ownership):
         self._fences: dict[TopicPartition, Fence] = {}
         #: Since when somebody is in the way of a partition.
         self._waiting: dict[TopicPartition, float] = {}
-        #: When a topic was last looked for in vain.
-        self._missed: dict[str, float] = {}
         #: When somebody was in the way last.
         self._looked = -math.inf
 
@@ -66,10 +64,13 @@ class StaticOwnership(Ownership):
         for partition in self.positions:
             self._keep(partition)
         self._renew_lease()
-        for topic in sorted(topics):
-            absent = self._bound([topic]) - self.positions.keys()
-            if absent and not self.closing.is_set():
-                self._take_on(topic, absent)
+        consumed = {partition.topic for partition in self.positions}
+        self.absent.keep(consumed | set(topics))
+        self._miss(consumed)
+        left = {topic: self._bound([topic]) - self.positions.keys() for topic in sorted(topics)}
+        new = [topic for topic in left if left[topic] and not self.closing.is_set()]
+        for topic, count in self.absent.find(self.client, new).items():
+            self._take_on(topic, count, left[topic])
         self._renew_lease()
 
     def _renew_lease(self) -> None:
@@ -77,7 +78,8 @@ class StaticOwnership(Ownership):
         self.inbox.lease(min(leases, default=math.inf))
 
     def ready(self, topics: Collection[str]) -> bool:
-        return bool(topics) and self._bound(topics) <= self.positions.keys()
+        there = set(topics) - self.absent.names
+        return bool(there) and self._bound(there) <= self.positions.keys()
 
     def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], timeout: float) -> None:
         fences = {self._fences[partition]: partition for partition in offsets}
@@ -101,19 +103,12 @@ class StaticOwnership(Ownership):
 
     # Beginning
 
-    def _take_on(self, topic: str, partitions: Collection[TopicPartition]) -> None:
-        if time.monotonic() - self._missed.get(topic, -math.inf) < LOOK_EVERY:
-            return
-        existing = self.client.partitions_for_topic(topic)
-        if not existing:
-            self._missed[topic] = time.monotonic()
-            self.warn("No broker knows the topic %s; going on without it until one does.", topic)
-            return
+    def _take_on(self, topic: str, count: int, partitions: Collection[TopicPartition]) -> None:
         for partition in sorted(partitions):
-            if partition.partition not in existing:
+            if partition.partition >= count:
                 raise PartitionNotFoundError(
-                    f"The topic {topic} has no partition {partition.partition}: it has "
-                    f"{len(existing)}, numbered from 0."
+                    f"The topic {topic} has no partition {partition.partition}: it has {count}, "
+                    f"numbered from 0."
                 )
         ours = set()
         for partition in sorted(partitions):

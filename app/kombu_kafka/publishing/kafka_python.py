@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -13,7 +12,9 @@ from kafka.errors import (
     KafkaTimeoutError,
     UnknownTopicOrPartitionError,
 )
+from kafka.util import ensure_valid_topic_name
 
+from ..clients import lookup
 from ..clients.handshake import reaching
 from ..errors import PartitionNotFoundError
 from ..options import Options
@@ -85,16 +86,11 @@ class KafkaPython:
 
     def ask(self, question: Callable[..., Any], *args: Any) -> Any:
         """Run a coroutine of requests on the network thread; see :class:`~.client.Client`."""
-        future = self._client._sender._client._manager.call_soon(
-            question, self._client._sender._client._manager, *args
-        )
-        answered = threading.Event()
-        future.add_both(lambda _: answered.set())
-        if not answered.wait(self._options.connect_timeout):
-            raise KafkaTimeoutError(f"no answer within {self._options.connect_timeout:g} seconds")
-        if future.exception is not None:
-            raise future.exception
-        return future.value
+        return lookup.ask(self._manager, self._options.connect_timeout, question, *args)
+
+    @property
+    def _manager(self) -> Any:
+        return self._client._sender._client._manager
 
     @property
     def failed(self) -> bool:
@@ -119,17 +115,14 @@ class KafkaPython:
         metadata = self._client._metadata
         if metadata.partitions_for_topic(topic) is not None:
             return
-        began = time.monotonic() * 1000
+        seconds = min(client.TOPIC_SECONDS, self._options.connect_timeout)
         try:
-            self._client._wait_on_metadata(
-                topic, min(client.TOPIC_SECONDS, self._options.connect_timeout) * 1000
-            )
+            ensure_valid_topic_name(topic)
+            if not lookup.await_topic(self._manager, seconds, topic):
+                raise UnknownTopicOrPartitionError(topic)
+            self._client._wait_on_metadata(topic, seconds * 1000)
         except ValueError as exc:
             raise InvalidTopicError(str(exc)) from exc
-        except KafkaTimeoutError as exc:
-            if metadata._last_successful_refresh_ms > began:
-                raise UnknownTopicOrPartitionError(topic) from exc
-            raise
         finally:
             if metadata.partitions_for_topic(topic) is None:
                 # Or the client would ask for it twice a second, for ever.

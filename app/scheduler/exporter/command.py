@@ -110,8 +110,6 @@ def exporter(
         environ["CELERY_BROKER_URL"] = f"kafka://{','.join(brokers)}//"
     settings = Settings.from_environ(environ)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    # Answers of many groups take long to parse; that is no news.
-    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
     sys.setswitchinterval(0.001)  # a scrape must not wait for the thread that parses them
     config = ExporterConfig(
         settings,
