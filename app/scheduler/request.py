@@ -39,6 +39,7 @@ from celery.worker.request import Request
 from kombu.asynchronous import get_event_loop
 from kombu.utils.compat import detect_environment
 
+from kombu_kafka.wording import counted
 from scheduler.task import WrongArgumentsError, is_hard, is_passing
 from scheduler.task_body import fault
 
@@ -218,7 +219,9 @@ class DeadLetterRequest(Request):
 
     def _give_up(self, attempts: int) -> None:
         try:
-            raise WorkerLostError(f"The worker died {attempts} times while this task ran.")
+            raise WorkerLostError(
+                f"The worker died {counted(attempts, 'time')} while this task ran."
+            )
         except WorkerLostError as exc:
             failure = Failure("delivery-limit", type(exc).__name__, str(exc))
             state.task_ready(self)

@@ -21,6 +21,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from ..order import Order
 from ..wakeup import Wakeup
+from ..wording import counted
 from .journal import Journal
 from .progress import Lane, Statistics
 
@@ -198,8 +199,8 @@ class Inbox:
             self.wakeup.set()
         if skipped:
             logger.info(
-                "Skipped %d records of %s-%d that are known as done.",
-                skipped, partition.topic, partition.partition,
+                "Skipped %s of %s-%d, known as done.",
+                counted(skipped, "record"), partition.topic, partition.partition,
             )  # fmt: skip
 
     def congested(self) -> set[TopicPartition]:

@@ -14,6 +14,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 from ..clients.fetching import end_of_epoch, refresh
 from ..options import Options
 from ..order import make_order
+from ..wording import counted
 from . import attempts, commit_metadata
 from .commit_metadata import CommitMetadata
 from .inbox import Inbox
@@ -193,7 +194,8 @@ def _journal(
 
 def _complain_of_loss(partition: TopicPartition, gone: range, lost: int) -> None:
     logger.error(
-        "%d records of %s-%d were deleted by its retention before they were consumed (offsets %d "
-        "to %d): starting at the first that is left, offset %d; lengthen retention.ms.",
-        lost, partition.topic, partition.partition, gone.start, gone.stop - 1, gone.stop,
+        "Retention deleted %s of %s-%d before consumption (offsets %d to %d): starting at the first "
+        "record that is left, offset %d; lengthen retention.ms.",
+        counted(lost, "record"), partition.topic, partition.partition,
+        gone.start, gone.stop - 1, gone.stop,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from kafka.structs import TopicPartition
 from ..errors import ConfigurationError
 from ..options import Options
 from ..topics import admin_client
+from ..wording import counted
 
 __all__ = ("LEVELS", "delete", "ensure", "group_of", "revoked_topic")
 
@@ -123,7 +124,7 @@ def _check(admin: KafkaAdminClient, name: str) -> None:
     count = len(described["partitions"])
     if count < LEVELS:
         raise ConfigurationError(
-            f"The topic {name} has {count} partitions and needs {LEVELS}, one for each level of "
+            f"The topic {name} has {counted(count, 'partition')} and needs {LEVELS}, one for each level of "
             f"waiting: add them with kafka-topics.sh --alter --topic {name} --partitions {LEVELS}."
         )
     try:

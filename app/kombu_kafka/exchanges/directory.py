@@ -31,6 +31,7 @@ from kafka.structs import TopicPartition
 from ..errors import BrokerUnavailableError, PublishError
 from ..options import Options
 from ..publishing import producer
+from ..wording import counted
 
 __all__ = ("Directory", "directory")
 
@@ -111,7 +112,7 @@ class Directory:
         except AuthorizationError as exc:
             raise PublishError(
                 f"The topic {topic} is missing, and this client may not create it "
-                f"({type(exc).__name__}): create it with {partitions} partition(s) and "
+                f"({type(exc).__name__}): create it with {counted(partitions, 'partition')} and "
                 f"{', '.join(f'{name}={value}' for name, value in config.items())}, or grant the "
                 f"Create operation with kafka-acls.sh."
             ) from exc

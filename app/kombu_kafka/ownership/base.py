@@ -23,6 +23,7 @@ from ..consuming.inbox import Inbox
 from ..consuming.lanes import is_made_anew, open_lane, pass_over_deleted
 from ..errors import KombuKafkaError
 from ..options import Options
+from ..wording import counted
 from .absent import AbsentTopics
 from .succession import Succession
 
@@ -101,9 +102,9 @@ class Ownership(ABC):
             late = self._reopen(partition)
             if late:
                 logger.warning(
-                    "%d messages of the topic %s, which was deleted, were not finished after %g "
-                    "seconds: nothing waits for them any more.",
-                    late, partition.topic, self.options.revoke_timeout,
+                    "%s of the topic %s, which was deleted, still ran after %g seconds: nothing "
+                    "waits for that any more.",
+                    counted(late, "message"), partition.topic, self.options.revoke_timeout,
                 )  # fmt: skip
 
     def out_of_range(self, partitions: Iterable[TopicPartition]) -> None:

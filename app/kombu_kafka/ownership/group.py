@@ -31,6 +31,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from ..clients.fetching import refresh
 from ..errors import ConfigurationError, KombuKafkaError, NotOwnerError
+from ..wording import counted
 from .assignor import Assignor
 from .base import Ownership
 from .bound_workers import BoundWorkers
@@ -126,8 +127,8 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
         self._known_lease = None
         logger.warning(
             "The group %s gave this worker no partitions for %g seconds although Kafka answers: "
-            "it joins anew, with a new client; %d messages in flight run again.",
-            self.options.group_id, round(waited, 1), sum(lost.values()),
+            "it joins anew, with a new client, and what was in flight runs again (%s).",
+            self.options.group_id, round(waited, 1), counted(sum(lost.values()), "message"),
         )  # fmt: skip
         return True
 
@@ -239,9 +240,9 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
         if lost:
             logger.warning(
                 "The group %s had no sign of life of this worker for %g seconds and gave its "
-                "partitions to others: %d messages in flight run again there (%s).",
-                self.options.group_id, self.options.session_timeout, sum(lost.values()),
-                _names(lost),
+                "partitions to others: what was in flight runs again there (%s of %s).",
+                self.options.group_id, self.options.session_timeout,
+                counted(sum(lost.values()), "message"), _names(lost),
             )  # fmt: skip
 
     def _drain(self) -> None:
@@ -260,9 +261,10 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
                 late = self._drop(partition)
             if late:
                 logger.warning(
-                    "%d messages of %s were not finished %g seconds after the group %s gave it "
-                    "to another worker: they run again there.",
-                    late, _names([partition]), self.options.revoke_timeout, self.options.group_id,
+                    "%s of %s still ran %g seconds after the group %s gave it to another worker, "
+                    "and will run again there.",
+                    counted(late, "message"), _names([partition]), self.options.revoke_timeout,
+                    self.options.group_id,
                 )  # fmt: skip
             else:
                 logger.info("%s goes to another worker.", _names([partition]))

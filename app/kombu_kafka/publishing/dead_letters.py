@@ -23,6 +23,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLarg
 from ..errors import KombuKafkaError, PublishError
 from ..options import Options
 from ..record import UNREADABLE, Headers
+from ..wording import counted
 from . import producer
 
 __all__ = (
@@ -255,10 +256,10 @@ class DeadLetterWriter:
     def _complain(self, letters: list[Letter], exc: Exception) -> None:
         record = letters[0].record
         logger.error(
-            "Can't write %d dead letters to %s, the first for %s-%d at offset %d (%s): the records "
-            "stay unacknowledged, and it is tried again until it works.",
-            len(letters), self._options.dead_letter_topic, record.topic, record.partition,
-            record.offset, exc,
+            "Can't write %s to %s, the first for %s-%d at offset %d (%s): the records stay "
+            "unacknowledged, and it is tried again until it works.",
+            counted(len(letters), "dead letter"), self._options.dead_letter_topic, record.topic,
+            record.partition, record.offset, exc,
         )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from kombu_kafka.errors import BrokerUnavailableError, ConfigurationError, KombuKafkaError
 from kombu_kafka.options import Options
+from kombu_kafka.wording import counted
 from scheduler.dlq.desk import FencedError
 from scheduler.dlq.filters import SORTS, STATES, Filter, FilterError, parse_time, sort
 from scheduler.dlq.index import Entry, Index
@@ -219,9 +220,9 @@ def list_(
                 click.echo(json.dumps(render.as_data(entry, reveal=reveal)))
         elif shown:
             stdout.print(render.letters_table(shown, width=stdout.width, reveal=reveal))
-            stderr.print(_footer(shown, found, every, offset), highlight=False, style="dim")
+            stderr.print(_footer(shown, found, every, offset, choice), highlight=False, style="dim")
         if not shown:
-            raise nothing(opened, every, choice.since)
+            raise nothing(opened, every, choice)
 
 
 @dlq.command()
@@ -286,7 +287,7 @@ def stats(choice: Filter, as_json: bool) -> None:
             page = render.stats_page(summary.groups, entries, now, width=stdout.width)
             stdout.print(page, highlight=False)
         else:
-            raise nothing(opened, opened.index.entries(), choice.since)
+            raise nothing(opened, opened.index.entries(), choice)
 
 
 @dlq.command()
@@ -324,7 +325,7 @@ def history(
             stdout.print(render.history_table(acts, width=stdout.width), highlight=False)
 
 
-def nothing(opened: Session, every: list[Entry], since: float | None = None) -> Failure:
+def nothing(opened: Session, every: list[Entry], choice: Filter) -> Failure:
     """Say that no letter is meant, and what there is instead."""
     if not opened.index.history.topic_id:
         return Failure(
@@ -333,17 +334,25 @@ def nothing(opened: Session, every: list[Entry], since: float | None = None) -> 
             NOTHING,
         )
     if not every:
-        when = "" if since is None else f" that failed since {moment(since)}"
+        when = "" if choice.since is None else f" that failed since {moment(choice.since)}"
         return Failure(f"There is no letter in {opened.topic}{when}.", NOTHING)
     counts = {state: sum(entry.state == state for entry in every) for state in STATES}
-    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    return Failure(f"No letter of {opened.topic} is meant by that; there are {told}.", NOTHING)
+    told = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
+    if choice.narrows or choice.after or choice.state is None:
+        return Failure(f"No letter of {opened.topic} is meant by that; it holds {told}.", NOTHING)
+    return Failure(
+        f"There is no {choice.state} letter in {opened.topic}; it holds {told} (--state all).",
+        NOTHING,
+    )
 
 
-def _footer(shown: list[Entry], found: list[Entry], every: list[Entry], offset: int) -> Text:
+def _footer(
+    shown: list[Entry], found: list[Entry], every: list[Entry], offset: int, choice: Filter
+) -> Text:
     part = f"{offset + 1} to {offset + len(shown)} of " if len(shown) < len(found) else ""
     more = offset + len(shown)
     rest = f"; more with --offset {more}" if more < len(found) else ""
-    hidden = len(every) - len(found)
-    others = f"; {hidden} others are not meant by these filters" if hidden else ""
-    return Text(f"{part}{len(found)} letters{rest}{others}.")
+    hidden = counted(len(every) - len(found), "other")
+    why = "not meant by these filters" if choice.narrows or choice.after else "--state all"
+    others = f"; {hidden} ({why})" if len(found) < len(every) else ""
+    return Text(f"{part}{counted(len(found), 'letter')}{rest}{others}.")

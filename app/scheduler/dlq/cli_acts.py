@@ -14,6 +14,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from kombu_kafka.wording import counted
 from scheduler.dlq.cli import (
     EX_DATAERR,
     NOTHING,
@@ -98,7 +99,7 @@ def replay(
     with session() as opened:
         ids = _chosen(opened, choice)
         if not dry_run and (not choice.ids or len(ids) > 1):
-            _confirm(f"Replay {_count(len(ids))} of {opened.topic}?", yes)
+            _confirm(f"Replay {counted(len(ids), 'letter')} of {opened.topic}?", yes)
         columns = (
             TextColumn("replaying"),
             BarColumn(),
@@ -117,7 +118,7 @@ def replay(
     _tell(outcome, "would be replayed" if dry_run else "replayed", as_json, dry_run=dry_run)
     if outcome.stopped:
         raise Failure(
-            f"Interrupted after {outcome.dealt_with:,} of {_count(len(ids))}; to go on:"
+            f"Interrupted after {outcome.dealt_with:,} of {counted(len(ids), 'letter')}; to go on:"
             f" {command_to_go_on(sys.argv[1:], outcome.last or choice.after)}",
             128 + stop.number,
         )
@@ -138,7 +139,7 @@ def skip(choice: Filter, every: bool, why: str, by: str | None, yes: bool, as_js
     with session() as opened:
         ids = set(_chosen(opened, choice))
         if not choice.ids or len(ids) > 1:
-            _confirm(f"Skip {_count(len(ids))} of {opened.topic}?", yes)
+            _confirm(f"Skip {counted(len(ids), 'letter')} of {opened.topic}?", yes)
         found = {entry.letter.id: entry for entry in opened.index.entries()}
         entries = [found[one] for one in sorted(ids) if one in found]
         outcome = skip_letters(
@@ -165,13 +166,13 @@ def export(choice: Filter, output: str) -> None:
         opened.index.refresh(choice.since)
         entries = choice.choose(opened.index.entries())
         if not entries:
-            raise nothing(opened, opened.index.entries(), choice.since)
+            raise nothing(opened, opened.index.entries(), choice)
         written = 0
         with _private(output) as out:
             for line in lines_of(opened.reader, opened.topic, entries):
                 out(line)
                 written += 1
-    stderr.print(f"{_count(written)} exported.", highlight=False)
+    stderr.print(f"{counted(written, 'letter')} exported.", highlight=False)
 
 
 @click.command("import")
@@ -245,7 +246,7 @@ def watch(
 
     def told(outcome: Outcome) -> None:
         if outcome.done:
-            click.echo(f"{_count(len(outcome.done))} replayed.")
+            click.echo(f"{counted(len(outcome.done), 'letter')} replayed.")
         for letter, why in outcome.refused:
             click.echo(plain(f"{letter} is not replayed: {why}."), err=True)
 
@@ -259,11 +260,9 @@ def watch(
 
 
 def _require_choice(choice: Filter, every: bool) -> None:
-    fields = {name: value for name, value in vars(choice).items() if name not in ("state", "after")}
-    chosen = any(value is not None for value in fields.values())
-    if chosen and every:
+    if choice.narrows and every:
         raise Usage("Letters are chosen by ids or filters, or --all is given, not both.")
-    if not chosen and not every:
+    if not choice.narrows and not every:
         raise Usage("No letter is named: give ids or filters, or --all for every one of them.")
 
 
@@ -273,7 +272,7 @@ def _chosen(opened: Session, choice: Filter) -> list[LetterId]:
     entries: list[Entry] = choice.choose(opened.index.entries())
     ids = {entry.letter.id for entry in entries}
     if not ids:
-        raise nothing(opened, opened.index.entries(), choice.since)
+        raise nothing(opened, opened.index.entries(), choice)
     if choice.ids:
         ids |= choice.ids - {entry.letter.id for entry in opened.index.entries()}
     return sorted(ids)
@@ -295,7 +294,7 @@ def _tell(outcome: Outcome, done: str, as_json: bool, *, dry_run: bool = False) 
         for letter, why in outcome.refused:
             click.echo(json.dumps({"id": str(letter), "result": "refused", "why": why}))
     else:
-        stdout.print(f"{_count(len(outcome.done))} {done}.", highlight=False)
+        stdout.print(f"{counted(len(outcome.done), 'letter')} {done}.", highlight=False)
         for letter, where in outcome.done[:TOLD] if dry_run else ():
             stdout.print(Text(f"{letter} to {plain(where)}."), soft_wrap=True)
         for letter, why in outcome.refused[:TOLD]:
@@ -304,10 +303,6 @@ def _tell(outcome: Outcome, done: str, as_json: bool, *, dry_run: bool = False) 
             stderr.print(f"… and {len(outcome.refused) - TOLD} more are refused.", highlight=False)
     if outcome.refused and not outcome.stopped:
         raise SystemExit(REFUSED)
-
-
-def _count(letters: int) -> str:
-    return f"{letters:,} {'letter' if letters == 1 else 'letters'}"
 
 
 def _json_option(name: str, text: str | None, kind: type) -> Any:

@@ -72,6 +72,12 @@ class Filter:
     task_id: str | None = None
     state: str | None = None
 
+    @property
+    def narrows(self) -> bool:
+        """Whether anything is asked for besides a state and where to begin."""
+        asked = {name: value for name, value in vars(self).items() if value is not None}
+        return bool(asked.keys() - {"state", "after"})
+
     def matches(self, entry: Entry) -> bool:
         """Whether a letter is meant."""
         letter = entry.letter

@@ -15,6 +15,7 @@ from werkzeug.wrappers import Response
 
 from kombu_kafka.errors import KombuKafkaError
 from kombu_kafka.options import Options
+from kombu_kafka.wording import counted
 from scheduler.dlq import statistics
 from scheduler.dlq.filters import SORTS, STATES, Filter, FilterError, parse_time, sort
 from scheduler.dlq.index import Entry, Index
@@ -80,7 +81,9 @@ def make_app(
     if behind_proxy:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1)  # type: ignore[method-assign]
     letters = _Letters(options)
-    app.jinja_env.filters.update(plain=_plain, age=_age, moment=moment, covered=_covered)
+    app.jinja_env.filters.update(
+        plain=_plain, age=_age, counted=counted, moment=moment, covered=_covered
+    )
     app.jinja_env.globals.update(
         csrf_token=csrf_token, allow_changes=allow_changes, topic=options.dead_letter_topic,
         states=STATES, max_act=MAX_ACT,
@@ -190,7 +193,7 @@ def _act_pages(app: Flask, letters: _Letters, *, allow_changes: bool) -> None:
             found = choice.choose(known.entries())
         found = [entry for entry in found if entry.letter.written_at <= as_of]
         if len(found) > MAX_ACT:
-            abort(400, f"{len(found):,} letters are meant, {MAX_ACT:,} at most can be dealt with here:"
+            abort(400, f"{counted(len(found), 'letter')} are meant, {MAX_ACT:,} at most can be dealt with here:"
                        " narrow the filter, or use 'scheduler dlq replay'.")  # fmt: skip
         return found
 

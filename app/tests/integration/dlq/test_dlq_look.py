@@ -40,7 +40,7 @@ def test_ten_thousand_letters_are_listed(letters: Any, record_property: Any) -> 
     print(f"{MANY} letters listed in {seconds:.2f} s, {busy:.2f} s of a processor")
     assert busy < MOST_BUSY
     assert done.returncode == 0, done.stderr
-    assert "1 to 50 of 10000 letters; more with --offset 50." in done.stderr
+    assert "1 to 50 of 10,000 letters; more with --offset 50." in done.stderr
     assert len(done.stdout.splitlines()) == 51
     lines = letters.json("list", "--sort", "id", "--reverse")
     assert [line["id"] for line in lines] == [f"0-{number}" for number in range(MANY)]
@@ -67,7 +67,7 @@ def test_filters_sorting_and_pages(letters: Any) -> None:
     assert ids("0-3", "0-1") == ["0-1", "0-3"]
     assert letters.json("list", "--limit", "1")[0]["id"] == "0-3", "the newest first"
     nothing = letters.run("list", "--task", "nobody", code=1)
-    assert "is meant by that; there are 4 new." in nothing.stderr
+    assert "is meant by that; it holds 4 new." in nothing.stderr
     letters.run("list", "--since", "yesterday-ish", code=2)
     letters.run("list", "3/7", code=2)
     assert "that failed since" in letters.run("list", "--since", "2099-01-01", code=1).stderr

@@ -175,6 +175,10 @@ def test_skip_needs_a_reason_and_is_kept(letters: Any) -> None:
         "act": "skipped", "by": "anna", "at": 0, "why": "paid by hand", "task": "shop.charge",
     }  # fmt: skip
     assert "it was skipped by anna" in letters.run("replay", "0-0", code=3).stderr
+    assert "1 letter; 1 other (--state all)." in letters.run("list").stderr
+    letters.run("skip", "0-1", "--why", "paid by hand")
+    none = letters.run("list", code=1).stderr
+    assert f"There is no new letter in {letters.dead_letter_topic}; it holds 2 skipped" in none
 
 
 def test_a_signed_message_verifies_after_export_import_and_replay(

@@ -179,7 +179,7 @@ def test_what_retention_deleted_is_counted_and_what_is_left_begins(
     admin.close()
     Worker(connect, topic).read({6, 8, 9})
     # Of 0 to 5, 2 and 3 were done.
-    assert f"4 records of {topic}-0 were deleted by its retention" in caplog.text
+    assert f"Retention deleted 4 records of {topic}-0" in caplog.text
 
 
 def test_a_topic_made_anew_begins_at_its_first_record(
@@ -293,7 +293,7 @@ def test_retention_under_a_live_worker_is_counted_and_what_is_left_goes_on(
     admin.close()
     worker.ack(0, 1, 2, 3)
     worker.read({0, 1, 2, 3, 4, *range(8, 12)})  # five at most, the one that hangs included
-    assert f"3 records of {topic}-0 were deleted by its retention" in caplog.text
+    assert f"Retention deleted 3 records of {topic}-0" in caplog.text
     assert worker.inbox.statistics()[partition].lost == 3
     worker.ack(4, *range(8, 12))
     worker.read({0, 1, 2, 3, 4, *range(8, 15)})
