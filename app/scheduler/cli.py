@@ -23,6 +23,7 @@ from rich.table import Table
 from kombu_kafka import topics as kafka_topics
 from kombu_kafka.errors import AuthenticationError, ConfigurationError, KombuKafkaError
 from kombu_kafka.options import Options
+from kombu_kafka.wording import counted
 from scheduler.broker import broker_options
 from scheduler.dlq.command import dlq
 from scheduler.exporter.command import exporter
@@ -183,30 +184,44 @@ def lag(topic: str | None, as_json: bool) -> None:
 @click.option("--logs", type=click.Path(path_type=Path), help="Keep the logs in this directory.")
 @_plain_errors
 def dev(partitions: int, app_name: str, demo: bool, tasks: int, logs: Path | None) -> None:
-    """Run a whole system here: one broker, a worker for each partition. ^C removes it."""
+    """Run a whole system here: one broker, a worker for each partition. ^C removes it.
+
+    A worker that ends is started again. Logs go with the system, unless it fails or --logs is given.
+    """
     from scheduler.dev import DevSystem
     from scheduler.local_broker import LocalBrokerError
     from scheduler.local_worker import LocalWorkerError
 
+    def say(text: str) -> None:
+        stderr.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    workers = counted(partitions, "worker")
+    say(f"Running one Kafka broker and {workers} here; they take up to a minute to start.")
     try:
-        with DevSystem(partitions, app_name, logs=logs) as system:
-            with stderr.status("Starting …") as status:
-                system.start(status.update)
+        system = DevSystem(partitions, app_name, logs=logs)
+    except SettingsError as exc:
+        raise Usage(str(exc).replace("CELERY_APP_MODULE", "--app")) from exc
+    except LocalBrokerError as exc:
+        raise Failure(str(exc)) from exc
+    try:
+        with system:
+            with stderr.status("Starting …"):
+                system.start(say)
             if demo:
                 show_smoke(result := smoke_with_bar(system.app, tasks, timeout=120))
                 if result.fault:
-                    raise Failure(result.fault)
+                    raise Failure(f"{result.fault} Logs are kept in {system.logs}.")
                 return
             stdout.print(
-                f"{partitions} workers are ready. Your producers need:\n"
+                f"{workers} ready. Your producers need:\n"
                 f"  export CELERY_BROKER_URL={system.kafka.url()}\n"
                 f"Logs are in {system.logs}. ^C ends it.",
                 highlight=False,
                 soft_wrap=True,
             )
-            system.supervise()
+            system.supervise(say)
     except (LocalBrokerError, LocalWorkerError) as exc:
-        raise Failure(str(exc)) from exc
+        raise Failure(f"{exc}\nLogs are kept in {system.logs}.") from exc
     except KeyboardInterrupt:
         stderr.print("Removed.")
 
@@ -251,7 +266,9 @@ def show_smoke(result: SmokeResult) -> None:
         ),
     )
     done = sum(part.done for part in result.partitions)
-    stdout.print(f"{done} tasks in {result.seconds:.1f} s, run {result.run}.", highlight=False)
+    stdout.print(
+        f"{counted(done, 'task')} in {result.seconds:.1f} s, run {result.run}.", highlight=False
+    )
 
 
 def _on_bar(bar: RichProgress) -> Progress:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from scheduler.local_broker import LocalKafka
+from tests.eventually import eventually
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -106,6 +107,8 @@ def test_dev_demo(kafka: LocalKafka) -> None:
     assert done.returncode == 0, done.stderr
     assert "20 tasks in" in done.stdout
     assert done.stdout.count("yes") == 2
+    for step in ("Starting Kafka", "Making the topics", "Starting 2 workers", "(2 of 2)"):
+        assert step in done.stderr
 
 
 def test_dev_ends_with_interrupt_and_leaves_nothing(kafka: LocalKafka, tmp_path: Path) -> None:
@@ -125,8 +128,40 @@ def test_dev_ends_with_interrupt_and_leaves_nothing(kafka: LocalKafka, tmp_path:
         said = process.stdout.readline()
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, errors.read_text()
-    assert said == "1 workers are ready. Your producers need:\n", errors.read_text()
+    assert said == "1 worker ready. Your producers need:\n", errors.read_text()
     assert list(directory.iterdir()) == []
+    assert not _processes_of(directory)
+
+
+def test_dev_starts_a_killed_worker_again_and_keeps_the_logs_when_it_fails(
+    kafka: LocalKafka, tmp_path: Path
+) -> None:
+    """First its worker is killed, then its broker."""
+    errors, directory = tmp_path / "errors", tmp_path / "system"
+    directory.mkdir()
+    with (
+        errors.open("wb") as stderr,
+        subprocess.Popen(
+            [str(Path(sys.executable).with_name("scheduler")), "dev", "--partitions", "1"],
+            env={**os.environ, "TMPDIR": str(directory), "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        process.stdout.readline()
+        os.kill(_child(process.pid, "celery"), signal.SIGKILL)
+        eventually(lambda: "worker-0 is ready again." in errors.read_text(), 120)
+        os.kill(_child(process.pid, "kafka.Kafka"), signal.SIGKILL)
+        assert process.wait(60) == 1, errors.read_text()
+    said = errors.read_text()
+    assert "worker-0 was ended by SIGKILL; it is started again." in said
+    assert "The broker ended" in said
+    assert "Traceback" not in said
+    (kept,) = directory.iterdir()
+    assert f"Logs are kept in {kept}." in said
+    assert sorted(path.name for path in kept.iterdir()) == ["kafka1.log", "worker-0.log"]
     assert not _processes_of(directory)
 
 
@@ -135,7 +170,18 @@ def test_dev_refuses_an_app_that_is_not_there(kafka: LocalKafka, name: str) -> N
     done = _scheduler("dev", "--partitions", "1", "--app", name)
     assert done.returncode == 2
     assert "can't be imported" in done.stderr
+    assert "--app" in done.stderr
+    assert "CELERY_APP_MODULE" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def _child(parent: int, word: str) -> int:
+    """The child of a process whose command line has a word."""
+    for children in Path(f"/proc/{parent}/task").glob("*/children"):
+        for pid in map(int, children.read_text().split()):
+            if word in Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0"):
+                return pid
+    raise AssertionError(f"process {parent} has no child {word}")
 
 
 def _processes_of(directory: Path) -> list[str]:
