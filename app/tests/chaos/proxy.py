@@ -4,11 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 import threading
+from collections.abc import Iterator
 
 from scheduler import processes
 
 __all__ = ["Proxy"]
+
+
+class _Requests:
+    """Tells Kafka's requests in the bytes of a connection: a size of four bytes, then what is asked."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._left = 0
+
+    def seen(self, data: bytes) -> Iterator[int]:
+        """Give the number of each request that begins in `data`, or before it."""
+        self._buffer += data
+        while True:
+            passed = min(self._left, len(self._buffer))
+            self._buffer, self._left = self._buffer[passed:], self._left - passed
+            if self._left or len(self._buffer) < 6:
+                return
+            size, number = struct.unpack_from(">ih", self._buffer)
+            self._left = 4 + size
+            yield number
 
 
 class Proxy:
@@ -24,6 +46,8 @@ class Proxy:
         self.delay = 0.0
         #: What is lost on the way: `requests`, `answers`, or nothing.
         self.loses: str | None = None
+        #: Kafka's numbers of requests with which losing answers begins: they get through.
+        self.loses_answers_to: frozenset[int] = frozenset()
         #: Bytes that were lost.
         self.lost = 0
         self._target = target
@@ -62,7 +86,7 @@ class Proxy:
 
     async def _restore(self) -> None:
         await self._cut()
-        self.loses = None
+        self.loses, self.loses_answers_to = None, frozenset()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -79,8 +103,11 @@ class Proxy:
     async def _pump(
         self, kind: str, source: asyncio.StreamReader, sink: asyncio.StreamWriter
     ) -> None:
+        requests = _Requests()
         with contextlib.suppress(OSError):
             while data := await source.read(65536):
+                if kind == "requests" and set(requests.seen(data)) & self.loses_answers_to:
+                    self.loses = "answers"
                 if self.loses == kind:
                     self.lost += len(data)
                     continue

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from kafka.protocol.consumer import OffsetCommitRequest
+from kafka.protocol.producer import EndTxnRequest
 from kombu import Connection, Consumer, Queue
 
 from kombu_kafka.errors import BrokerUnavailableError
@@ -40,6 +42,15 @@ class Line:
     def losing(self, what: str) -> Iterator[None]:
         """Lose what is sent meanwhile; at the end every connection breaks, and new ones work."""
         self.proxy.lost, self.proxy.loses = 0, what
+        try:
+            yield
+        finally:
+            self.proxy.restore()
+
+    @contextmanager
+    def losing_answers_to(self, request: int) -> Iterator[None]:
+        """Let a request of this kind through, and lose its answer and those that follow."""
+        self.proxy.lost, self.proxy.loses_answers_to = 0, frozenset({request})
         try:
             yield
         finally:
@@ -148,17 +159,20 @@ def test_a_publish_without_a_broker_is_an_error_and_the_next_one_works(
     assert found[-1] == b"next"
 
 
+@pytest.mark.parametrize("what", LOST)
 @pytest.mark.parametrize("partitions", [[0], None], ids=["bound", "group"])
 def test_an_acknowledgement_that_is_cut_off_is_repeated_until_it_works(
-    line: Line, cut_topic: str, partitions: list[int] | None
+    line: Line, cut_topic: str, partitions: list[int] | None, what: str
 ) -> None:
+    """Where its answer is lost, Kafka has it and the consumer does not know."""
     options = {
         "group_id": cut_topic, "partitions": partitions, "ordering": "none",
         "commit_interval": 0.05,
         "connect_timeout": 20, "delay_dispatcher": False, "session_timeout": 60,
     }  # fmt: skip
+    last_step = EndTxnRequest if partitions else OffsetCommitRequest
     with Connection(line.kafka.url(), transport_options={}) as connection:
-        for number in range(ROUNDS):
+        for number in range(ROUNDS + 1):
             connection.Producer().publish(number, routing_key=cut_topic)
 
     def committed(offset: int) -> None:
@@ -171,13 +185,27 @@ def test_an_acknowledgement_that_is_cut_off_is_repeated_until_it_works(
         ):
             while len(got) < ROUNDS:
                 connection.drain_events(timeout=60)
+            transport = connection.transport
+            inbox = transport.consumer.inbox
             for number in range(ROUNDS):
-                with line.losing("requests"):
-                    got[number].ack()
-                    line.lost(100)
-                committed(number + 1)
-        transport = connection.transport
+                if what == "requests":
+                    with line.losing("requests"):
+                        got[number].ack()
+                        line.lost(100)
+                    committed(number + 1)
+                else:
+                    with line.losing_answers_to(last_step.API_KEY):
+                        got[number].ack()
+                        committed(number + 1)
+                        line.lost(1)
+                        assert inbox.commits(uncommitted=True), "it can't know"
+                eventually(lambda: not inbox.commits(uncommitted=True), 90)
+            while len(got) <= ROUNDS:
+                connection.drain_events(timeout=60)
+            got[ROUNDS].ack()
+            committed(ROUNDS + 1)
         assert transport.consumer.error is None
     transport.consumer.join()
-    assert [message.payload for message in got] == [*range(ROUNDS)], "delivered once each"
+    assert [message.payload for message in got] == [*range(ROUNDS + 1)], "delivered once each"
+    assert line.look.committed(cut_topic, cut_topic)[0] == ROUNDS + 1
     producer.close_all(1)
