@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -15,6 +16,8 @@ from kombu import Queue
 import kombu_kafka
 
 kombu_kafka.register()
+if level := os.environ.get("PLAIN_KAFKA_LEVEL"):
+    logging.getLogger("kafka").setLevel(level)
 
 app = Celery(
     "plain", broker=os.environ.get("PLAIN_BROKER"), backend=os.environ.get("PLAIN_RESULTS")

@@ -65,6 +65,11 @@ def test_autoscale_is_set_at_run_time(plain: Plain) -> None:
     assert ask("autoscale", max=4, min=2) == {"ok": "autoscale now max=4 min=2"}
     eventually(lambda: sizes() == (2, 4, 2), what="a second process")
     assert ask("autoscale", max=3, min=1) == {"ok": "autoscale now max=3 min=1"}
+    if plain.results == "rpc://":
+        return
+    loads = [plain.send("work", f"load-{number}", 1.0) for number in range(9)]
+    eventually(lambda: sizes()[2] == 3, what="a process more, since there is so much to do")
+    assert [load.get(timeout=60) for load in loads] == [f"load-{number}" for number in range(9)]
 
 
 def add(x: int, y: int) -> int:

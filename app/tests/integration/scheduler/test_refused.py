@@ -87,9 +87,11 @@ PLACES = ("url", "options")
 
 @pytest.fixture(params=PLACES)
 def plain(
-    request: pytest.FixtureRequest, secure_broker: LocalKafka, topic_name: str, tmp_path: Path
-) -> Iterator[Plain]:
+    request: pytest.FixtureRequest, secure_broker: LocalKafka, topic_name: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Plain]:  # fmt: skip
     """A worker that logs all there is; PLAIN sends the password itself."""
+    monkeypatch.setenv("PLAIN_KAFKA_LEVEL", "DEBUG")
     secure_broker.create_topic(topic_name, 2)
     secure_broker.create_topic(f"{topic_name}-dlq", 1)
     address = f"{secure_broker.addresses('CLEAR')[0]}//{topic_name}"
@@ -159,6 +161,7 @@ def test_a_password_is_shown_nowhere(plain: Plain, events: list[dict[str, Any]])
     assert "transport:kafka" in report.stdout
     log = plain.log.read_text()
     assert "DEBUG" in log
+    assert "(SASL)" in log, "the client's own log must have seen a login"
     shown = {
         **{what: repr(answer) for what, answer in answers.items()},
         "events": repr(events), "command lines": lines, "log": log,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -119,7 +121,18 @@ def test_a_message_nobody_is_bound_for_is_dropped_but_a_lasting_one_is_not(
         _say(connect(), exchange, "dropped", delivery_mode=1)
 
 
-def test_durable_queues_bound_by_another_connection_get_their_messages(
+#: Declares a queue: the broker's URL, the exchange's name, the queue's.
+DECLARE = """
+import sys
+import kombu_kafka
+from kombu import Connection, Exchange, Queue
+url, exchange, name = sys.argv[1:]
+with Connection(url) as connection:
+    Queue(name, Exchange(exchange, type="topic"), "#")(connection.channel()).declare()
+"""
+
+
+def test_durable_queues_bound_elsewhere_get_their_messages(
     connect: Connect, look: Look, kafka: LocalKafka, topic_name: str
 ) -> None:
     exchange = _exchange(topic_name, "topic")
@@ -131,7 +144,8 @@ def test_durable_queues_bound_by_another_connection_get_their_messages(
         _say(publishing, exchange, "order.new")
     Queue(orders, exchange, "order.#")(connect().channel()).declare()
     _say(publishing, exchange, "order.new")
-    Queue(mail, exchange, "#")(connect().channel()).declare()
+    elsewhere = [sys.executable, "-c", DECLARE, kafka.url(), exchange.name, mail]
+    subprocess.run(elsewhere, check=True, timeout=120)
     _say(publishing, exchange, "order.paid", "mail.sent")
     assert [r.value for r in look.records(orders)] == [b"order.new", b"order.paid"]
     assert [r.value for r in look.records(mail)] == [b"order.paid", b"mail.sent"]

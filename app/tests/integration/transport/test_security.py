@@ -146,6 +146,7 @@ def test_who_is_not_let_in_is_told_at_once(
     ssl = {"ca_certs": str(authority.file)} if ssl == "ca" else ssl
     address = url(listener, user, password)
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="kafka")
     began = time.monotonic()
     with pytest.raises(AuthenticationError, match=said):
         connect(address, ssl=ssl, connect_timeout=30, **options).Producer().publish(
@@ -184,7 +185,7 @@ def test_the_password_is_nowhere(
 ) -> None:
     word = PASSWORDS["alice"]
     caplog.set_level(logging.DEBUG)
-    caplog.set_level(logging.DEBUG, logger="kafka")  # an app of another test may have quietened it
+    caplog.set_level(logging.DEBUG, logger="kafka")
     address = url("CLEAR", "alice")
     both = f"{address};{address}"
     options = {
