@@ -182,6 +182,7 @@ def measure(arguments: argparse.Namespace, kafka: LocalKafka) -> dict[str, Any]:
         }  # fmt: skip
         for size in arguments.burst:
             at = int((time.time() + 4 + size / 8000) * 1000)
+            before, _ = dispatchers.usage()
             numbers = range(len(due), len(due) + size)
             due.update(dict.fromkeys(numbers, at))
             for number in numbers:
@@ -191,7 +192,10 @@ def measure(arguments: argparse.Namespace, kafka: LocalKafka) -> dict[str, Any]:
             while time.time() < deadline and not seen.late.keys() >= set(numbers):
                 seen.look(0.5)
             late = [seen.late[number] for number in numbers if number in seen.late]
-            result[f"burst_{size}"] = {**quantiles(late), "lost": size - len(late)}
+            used = dispatchers.usage()[0] - before
+            result[f"burst_{size}"] = {
+                **quantiles(late), "lost": size - len(late), "cpu_ms": round(used * 1000),
+            }  # fmt: skip
         result["load"] = os.getloadavg()[0]
         return result
     finally:
