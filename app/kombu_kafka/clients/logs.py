@@ -29,7 +29,18 @@ class _SlowSteps(logging.Filter):
         return "blocking the event loop" not in str(record.msg)
 
 
-_told, _slow_steps = _Told(), _SlowSteps()
+class _Retries(logging.Filter):
+    """Takes out the warning that messages are sent again, as to a topic that was just made.
+
+    If that does not help, who published them is told.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = str(record.msg)
+        return not ("Got error produce response" in message and ", retrying" in message)
+
+
+_told, _slow_steps, _retries = _Told(), _SlowSteps(), _Retries()
 
 
 def quieten() -> None:
@@ -42,3 +53,4 @@ def quieten() -> None:
         logger.setLevel(logging.WARNING)
     logging.getLogger("kafka.cluster").addFilter(_told)
     logging.getLogger("kafka.net.selector").addFilter(_slow_steps)
+    logging.getLogger("kafka.producer.sender").addFilter(_retries)

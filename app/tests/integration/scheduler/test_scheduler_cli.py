@@ -159,7 +159,8 @@ def test_dev_starts_a_killed_worker_again_and_keeps_the_logs_when_it_fails(
     assert "worker-0 was ended by SIGKILL; it is started again." in said
     assert "The broker ended" in said
     assert "Traceback" not in said
-    (kept,) = directory.iterdir()
+    assert not list(directory.glob("local-kafka-*"))
+    (kept,) = directory.glob("scheduler-dev-*")
     assert f"Logs are kept in {kept}." in said
     assert sorted(path.name for path in kept.iterdir()) == ["kafka1.log", "worker-0.log"]
     assert not _processes_of(directory)

@@ -188,6 +188,7 @@ def test_an_acknowledgement_that_is_cut_off_is_repeated_until_it_works(
             transport = connection.transport
             inbox = transport.consumer.inbox
             for number in range(ROUNDS):
+                eventually(lambda: not inbox.commits(uncommitted=True), 90)
                 if what == "requests":
                     with line.losing("requests"):
                         got[number].ack()
@@ -199,7 +200,6 @@ def test_an_acknowledgement_that_is_cut_off_is_repeated_until_it_works(
                         committed(number + 1)
                         line.lost(1)
                         assert inbox.commits(uncommitted=True), "it can't know"
-                eventually(lambda: not inbox.commits(uncommitted=True), 90)
             while len(got) <= ROUNDS:
                 connection.drain_events(timeout=60)
             got[ROUNDS].ack()

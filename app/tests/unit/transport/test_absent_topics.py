@@ -126,6 +126,13 @@ def test_a_name_that_no_topic_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
         ("kafka.cluster", "Topic %s not found in cluster metadata", ("another",), True),
         ("kafka.cluster", "Topic %s is not authorized for this client", ("told-of",), True),
         ("kafka.net.selector", "Task x ran for 0.2s. It is blocking the event loop", (), False),
+        (
+            "kafka.producer.sender",
+            "%s: Got error produce response on x, retrying (3 left)",
+            ("",),
+            False,
+        ),
+        ("kafka.producer.sender", "%s: Got error produce response on x, giving up", ("",), True),
         ("kafka.net.selector", "Selector got READ event without reader", (), True),
     ],
 )
