@@ -133,7 +133,6 @@ def test_a_name_that_no_topic_can_have(app: Celery) -> None:
         app.send_task("t", queue="x" * 250)
 
 
-@each_client
 def test_a_partition_that_does_not_exist(app: Celery, topic: str) -> None:
     began = time.monotonic()
     with pytest.raises(PartitionNotFoundError, match="has no partition 99: it has 4"):
