@@ -125,6 +125,13 @@ def render(worker: Any) -> list[bytes]:
         families["kombu_kafka_commit_seconds_total"].set(meter.total_seconds)
         families["kombu_kafka_commit_seconds"].set(meter.seconds)
         lines = list(_client(consumer.metrics.samples())) if consumer.metrics else []
+    dispatcher = transport and transport.dispatcher
+    if dispatcher is not None:
+        done = dispatcher.statistics
+        families["kombu_kafka_delay_active"].set(done.active)
+        families["kombu_kafka_delay_backlog"].set(done.waiting)
+        families["kombu_kafka_delay_forwarded_total"].set(done.forwarded)
+        families["kombu_kafka_delay_late_seconds_total"].set(done.late_ms_total / 1000)
     text = "\n".join([*families.lines(), *lines, ""]).encode()
     return [text, prometheus_client.generate_latest()]
 

@@ -143,6 +143,10 @@ class Level:
         """Note that what lies before `position` and was not read is nothing: marks of transactions."""
         self.position = max(self.position, position)
 
+    def unforwarded(self, end: int) -> int:
+        """How many offsets before `end` are not forwarded, transactions' ends among them."""
+        return len(self) + max(0, end - self.position) - sum(map(len, self.known))
+
     def ready_at(self) -> int | None:
         """When there is something to forward, milliseconds since the epoch; None if there isn't."""
         if self._leaving:

@@ -46,7 +46,8 @@ BATCH = 500
 REVOKED_AHEAD_MS = 3000
 #: Seconds between two attempts after a failure, and after a wrong setting.
 RETRY_SECONDS = 1.0
-#: Seconds between two commits of what moved although nothing was forwarded (transaction markers).
+#: Seconds between two commits of what moved although nothing was forwarded (transaction markers), and
+#: between two counts of what waits.
 TIDY_SECONDS = 5.0
 #: Seconds between two deletions of what was forwarded.
 DELETE_SECONDS = 600.0
@@ -65,6 +66,8 @@ class Statistics:
         transactions: how many all of that took.
         late_ms_total: sum of how late the forwarded ones were, in milliseconds.
         late_ms_max: the latest of them.
+        waiting: messages that are yet to be forwarded, as it was a few seconds ago (transactions' ends
+            count a few more); 0 unless it is at work.
     """
 
     active: bool = False
@@ -75,6 +78,7 @@ class Statistics:
     transactions: int = 0
     late_ms_total: int = 0
     late_ms_max: int = 0
+    waiting: int = 0
 
 
 class _Changes(ConsumerRebalanceListener):
@@ -244,6 +248,7 @@ class Watch:
 
     def _let_go(self) -> None:
         self._statistics.active = False
+        self._statistics.waiting = 0
         self._levels.clear()
         self._end_forwarder()
         if self._revoked is not None:
@@ -362,7 +367,7 @@ class Watch:
         total.late_ms_max = max(total.late_ms_max, after.late_ms_max)
 
     def _tidy(self, group: Any) -> None:
-        """Commit past transaction markers, so that the backlog returns to nothing; free the disk."""
+        """Commit past transaction markers, so that the backlog returns to nothing; count it; free the disk."""
         now = time.monotonic()
         if now - self._tidied < TIDY_SECONDS:
             return
@@ -376,6 +381,10 @@ class Watch:
             self._forwarder.forward([], moved, group)
             for partition in moved:
                 self._levels[partition].forwarded(())
+        ends = self._client.end_offsets(list(self._levels))
+        self._statistics.waiting = sum(
+            level.unforwarded(ends[partition]) for partition, level in self._levels.items()
+        )
         if now - self._deleted >= DELETE_SECONDS:
             self._deleted = now
             offsets = {tp: level.committed for tp, level in self._levels.items() if level.committed}

@@ -164,6 +164,7 @@ def test_a_month_lies_in_its_level_and_moves_only_when_it_must(
         send(given, topic, str(days), days * 86400)
     dispatcher = dispatch(given)
     eventually(lambda: dispatcher.statistics.active)
+    eventually(lambda: dispatcher.statistics.waiting == 3)
     send(given, topic, "soon", 0.3)
     eventually(lambda: look.records(topic))
     assert [r.partition for r in look.records(f"{topic}-delay") if r.partition > 5] == [19, 24, 25]

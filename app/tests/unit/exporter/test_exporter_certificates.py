@@ -57,7 +57,7 @@ def test_a_worker_tells_of_its_certificates(
     authority = Authority(tmp_path)
     client = authority.issue("client", valid=timedelta(days=3))
     metrics = authority.issue("metrics", valid=timedelta(days=5))
-    transport = SimpleNamespace(options=SimpleNamespace(ssl_certfile=str(client)))
+    transport = SimpleNamespace(dispatcher=None, options=SimpleNamespace(ssl_certfile=str(client)))
     worker = SimpleNamespace(
         consumer=SimpleNamespace(connection=SimpleNamespace(_transport=transport))
     )
