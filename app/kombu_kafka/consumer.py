@@ -242,7 +242,9 @@ class Consumer:
 
     def _fetch(self) -> None:
         client = self._ownership.client
-        flowing, paused, assigned = self.inbox.flowing(), client.paused(), client.assignment()
+        gone = self._ownership.absent.names
+        flowing = {partition for partition in self.inbox.flowing() if partition.topic not in gone}
+        paused, assigned = client.paused(), client.assignment()
         client.pause(*(assigned - flowing - paused))
         client.resume(*(paused & flowing))
         quiet = self._quiet()

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -73,9 +74,7 @@ class Supervised:
     def _ended(self, say: Say) -> None:
         worker, now = self._worker, time.monotonic()
         code = worker.wait(0)
-        how = (
-            f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        )
+        how = f"was ended by {_signal(-code)}" if code < 0 else f"ended with code {code}"
         self._ends.append(now)
         if code == EX_CONFIG:
             raise LocalWorkerError(
@@ -89,6 +88,13 @@ class Supervised:
         worker.stop()  # what its main process left
         say(f"{worker.name} {how}; it is started again. Its log is {worker.log}.")
         self._again_at, self._awaited = now + RESTART_SECONDS, True
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most of the real-time signals have none
+        return f"signal {number}"
 
 
 class DevSystem:
@@ -168,7 +174,7 @@ class DevSystem:
             worker.stop(STOP_PATIENCE)
         if keep_logs:
             for node in self.kafka.nodes:
-                if node.log.exists():
+                with suppress(OSError):  # a disk that is full, say, keeps nothing from its end
                     shutil.copy(node.log, self.logs)
         self.kafka.stop()
         for worker in self._workers:

@@ -138,10 +138,10 @@ def render(worker: Any) -> list[bytes]:
 
 def _certificates(families: Families, of_the_client: str | None) -> None:
     of_the_metrics = os.environ.get("CELERY_METRICS_TLS_CERTIFICATE", "").strip()
-    for file in filter(None, (of_the_client, of_the_metrics)):
-        # Who uses the file says what is wrong with it.
-        with contextlib.suppress(OSError, ValueError, ModuleNotFoundError):
-            [end] = certificates.of_files([file]).values()
+    # Who uses a file says what is wrong with it.
+    with contextlib.suppress(ModuleNotFoundError):
+        ends = certificates.of_files(filter(None, (of_the_client, of_the_metrics)))
+        for file, end in ends.items():
             families["kombu_kafka_certificate_expiry_timestamp_seconds"].set(end, file)
 
 

@@ -32,7 +32,7 @@ class _SlowSteps(logging.Filter):
 class _Retries(logging.Filter):
     """Takes out the warning that messages are sent again, as to a topic that was just made.
 
-    If that does not help, who published them is told.
+    If that does not help, who published them and waits for the confirmation is told.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

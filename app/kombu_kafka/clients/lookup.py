@@ -117,18 +117,21 @@ class _Patience:
 
     def __init__(self) -> None:
         self._pause = FIRST_PAUSE
+        self._is_due = False
 
     def __call__(self, cluster: Any) -> None:
         if not cluster._topics - cluster._partitions.keys():
             self._pause = FIRST_PAUSE
         elif cluster._need_update:
             cluster._need_update = False
-            cluster._manager._net.call_later(self._pause, lambda: _ask_again(cluster))
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            if not self._is_due:
+                self._is_due = True
+                cluster._manager._net.call_later(self._pause, lambda: self._ask_again(cluster))
+                self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
-
-def _ask_again(cluster: Any) -> None:
-    cluster.request_update()
+    def _ask_again(self, cluster: Any) -> None:
+        self._is_due = False
+        cluster.request_update()
 
 
 async def _describe(manager: Any, topics: Collection[str], make: bool) -> dict[str, int]:

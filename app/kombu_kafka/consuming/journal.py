@@ -136,21 +136,27 @@ class Journal:
             del self.attempts[offset]
         self._write(_line(watermark, _TOLD, self._told[1]))
         if self._lines - len(self.done) - len(self.attempts) >= COMPACT_AFTER:
-            try:
-                self._rewrite()
-            except OSError as exc:
-                self._give_up(exc)
+            self._compact()
 
     def cut(self, offset: int) -> None:
         """Forget what is said of records at `offset` and above: others lie there now."""
+        said = len(self.done) + len(self.attempts)
         self.done = {at: timestamp for at, timestamp in self.done.items() if at < offset}
         self.attempts = {at: count for at, count in self.attempts.items() if at < offset}
+        if len(self.done) + len(self.attempts) < said:
+            self._compact()
 
     def close(self) -> None:
         """Close the file; it stays."""
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
+
+    def _compact(self) -> None:
+        try:
+            self._rewrite()
+        except OSError as exc:
+            self._give_up(exc)
 
     def _write(self, line: bytes) -> None:
         if self._fd is None:

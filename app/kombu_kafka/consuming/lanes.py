@@ -153,6 +153,8 @@ def _before(
 
     From `cut` on others may lie at the same offsets: they are neither done nor under suspicion.
     """
+    if journal is not None:
+        journal.cut(cut)
     read = said.done[-1].stop if said and said.done else committed.offset
     if cut >= read:
         return committed.offset, said
@@ -161,8 +163,6 @@ def _before(
         "all of it were lost, and with them the records from there on. Going on with what is left.",
         *partition, cut, read,
     )  # fmt: skip
-    if journal is not None:
-        journal.cut(cut)
     if said is not None:
         counts = {offset: count for offset, count in said.attempts.items() if offset < cut}
         said = replace(said, done=tuple(below(said.done, cut)), attempts=counts)

@@ -16,7 +16,8 @@ from kafka.errors import KafkaError
 from ..errors import ConfigurationError, KombuKafkaError
 from ..options import Options
 from . import topics as delay_topics
-from .watch import RETRY_SECONDS, Statistics, Watch
+from .statistics import Statistics
+from .watch import RETRY_SECONDS, Watch
 
 __all__ = ("Dispatcher",)
 

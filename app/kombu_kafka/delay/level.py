@@ -145,7 +145,8 @@ class Level:
 
     def unforwarded(self, end: int) -> int:
         """How many offsets before `end` are not forwarded, transactions' ends among them."""
-        return len(self) + max(0, end - self.position) - sum(map(len, self.known))
+        known = from_offset(self.known, self.position)
+        return len(self) + max(0, end - self.position) - sum(map(len, known))
 
     def ready_at(self) -> int | None:
         """When there is something to forward, milliseconds since the epoch; None if there isn't."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Any
 
 from kafka import ConsumerRebalanceListener
@@ -24,8 +24,9 @@ from .level import Entry, Level, take
 from .opening import open_levels
 from .revoked import RevokedIds
 from .single_owner import SingleOwnerAssignor
+from .statistics import Statistics
 
-__all__ = ("Statistics", "Watch")
+__all__ = ("Watch",)
 
 logger = logging.getLogger(__name__)
 
@@ -49,36 +50,10 @@ RETRY_SECONDS = 1.0
 #: Seconds between two commits of what moved although nothing was forwarded (transaction markers), and
 #: between two counts of what waits.
 TIDY_SECONDS = 5.0
+#: Milliseconds that counting may take.
+COUNT_MS = 500
 #: Seconds between two deletions of what was forwarded.
 DELETE_SECONDS = 600.0
-
-
-@dataclass
-class Statistics:
-    """What a dispatcher has done since it began.
-
-    Attributes:
-        active: whether it is the one at work.
-        forwarded: messages that were due, and went to their topics.
-        hops: messages that went to another level.
-        revoked: messages that went to be discarded.
-        dead_letters: messages that could not be forwarded.
-        transactions: how many all of that took.
-        late_ms_total: sum of how late the forwarded ones were, in milliseconds.
-        late_ms_max: the latest of them.
-        waiting: messages that are yet to be forwarded, as it was a few seconds ago (transactions' ends
-            count a few more); 0 unless it is at work.
-    """
-
-    active: bool = False
-    forwarded: int = 0
-    hops: int = 0
-    revoked: int = 0
-    dead_letters: int = 0
-    transactions: int = 0
-    late_ms_total: int = 0
-    late_ms_max: int = 0
-    waiting: int = 0
 
 
 class _Changes(ConsumerRebalanceListener):
@@ -366,6 +341,14 @@ class Watch:
         total.late_ms_total += after.late_ms_total
         total.late_ms_max = max(total.late_ms_max, after.late_ms_max)
 
+    def _count_waiting(self) -> None:
+        # A number to look at: what Kafka does not answer soon is asked next time.
+        with suppress(KafkaError):
+            ends = self._client.end_offsets(list(self._levels), timeout_ms=COUNT_MS)
+            self._statistics.waiting = sum(
+                level.unforwarded(ends[partition]) for partition, level in self._levels.items()
+            )
+
     def _tidy(self, group: Any) -> None:
         """Commit past transaction markers, so that the backlog returns to nothing; count it; free the disk."""
         now = time.monotonic()
@@ -381,10 +364,7 @@ class Watch:
             self._forwarder.forward([], moved, group)
             for partition in moved:
                 self._levels[partition].forwarded(())
-        ends = self._client.end_offsets(list(self._levels))
-        self._statistics.waiting = sum(
-            level.unforwarded(ends[partition]) for partition, level in self._levels.items()
-        )
+        self._count_waiting()
         if now - self._deleted >= DELETE_SECONDS:
             self._deleted = now
             offsets = {tp: level.committed for tp, level in self._levels.items() if level.committed}

@@ -69,7 +69,8 @@ class AbsentTopics:
         if not due:
             return known
         found = self._look(client, due)
-        self._there = {topic: (now, count) for topic, count in (known | found).items()}
+        self._there = {topic: self._there[topic] for topic in known}
+        self._there |= {topic: (now, count) for topic, count in found.items()}
         for topic in due:
             if topic not in found:
                 self._missed(topic, now)

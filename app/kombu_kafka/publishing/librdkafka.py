@@ -93,7 +93,9 @@ class _Line:
     def __init__(self, told: dict[str, Any]) -> None:
         self._fatal: Fault | None = None
         self._turn = threading.Condition(threading.Lock())
-        self._fetching = False
+        #: Until when the thread that takes reports in is expected to: one that an exception ended in a
+        #: bad moment keeps nobody waiting.
+        self._fetching_until = 0.0
         self.closed = False
         try:
             self.client = LibProducer(told)
@@ -125,15 +127,16 @@ class _Line:
             with self._turn:
                 if report is not None and report.done:
                     return
-                if self._fetching:
+                now = time.monotonic()
+                if now < self._fetching_until:
                     self._turn.wait(seconds)
                     return
-                mine = self._fetching = True
+                self._fetching_until, mine = now + seconds + SLICE_SECONDS, True
             self._hear(self.client.poll, seconds)
         finally:
             if mine:
                 with self._turn:
-                    self._fetching = False
+                    self._fetching_until = 0.0
                     self._turn.notify_all()
 
     def error(self, fault: Fault) -> KafkaError:
@@ -145,6 +148,19 @@ class _Line:
         kind = kafka.errors.for_code(code) if code > 0 else _OWN_ERRORS.get(code, KafkaError)
         error: KafkaError = kind(fault.str())
         return error
+
+    def listen(self) -> None:
+        """Take in what librdkafka has to say by now, whoever else does."""
+        self._hear(self.client.poll, 0)
+
+    def retire(self, timeout: float) -> None:
+        """Let what it has be confirmed or fail; returns at once. It ends when nobody needs it."""
+        threading.Thread(
+            target=self._hear,
+            args=(self.client.flush, timeout),
+            name="kombu-kafka-retired",
+            daemon=True,
+        ).start()
 
     def close(self, timeout: float) -> None:
         """Send what is left; what is not sent then has failed. (It ends with its last reference.)"""
@@ -238,7 +254,7 @@ class LibRdKafka:
         if not self._topics.keys().isdisjoint(topics):
             old, self._line = self._line, self._open()
             self._topics.clear()
-            old.close(EXIT_SECONDS)
+            old.retire(self._options.publish_timeout + EXIT_SECONDS)
 
     def close(self, timeout: float) -> None:
         """Send what is left and end."""
@@ -281,7 +297,7 @@ class LibRdKafka:
                     raise KafkaTimeoutError("too many messages wait to be confirmed") from None
                 line.fetch(SLICE_SECONDS)
             except KafkaException as exc:
-                line.fetch(0)  # what was fatal comes with the reports
+                line.listen()  # what was fatal comes with the reports
                 raise line.error(exc.args[0]) from None
 
     def _has(self, topic: str, partition: int | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,12 +40,16 @@ def of_servers(addresses: Iterable[str], context: ssl.SSLContext | None = None) 
         return {address: _end(der) for address, der in zip(addresses, shown, strict=True) if der}
 
 
-def of_files(paths: Iterable[str]) -> dict[str, float]:
+def of_files(
+    paths: Iterable[str], complain: Callable[[OSError | ValueError], object] = lambda exc: None
+) -> dict[str, float]:
     """Return until when the first certificate of each PEM file is valid: its owner's own.
 
+    Args:
+        paths: the files.
+        complain: called for each that can't be read or holds no certificate; it is left out.
+
     Raises:
-        OSError: a file can't be read.
-        ValueError: a file holds no certificate.
         ModuleNotFoundError: the extra ``kombu-kafka[security]`` is not installed.
     """
     paths = tuple(paths)
@@ -53,12 +57,15 @@ def of_files(paths: Iterable[str]) -> dict[str, float]:
         return {}
     from cryptography import x509
 
-    return {
-        path: x509.load_pem_x509_certificate(
-            Path(path).read_bytes()
-        ).not_valid_after_utc.timestamp()
-        for path in paths
-    }
+    ends = {}
+    for path in paths:
+        try:
+            found = x509.load_pem_x509_certificate(Path(path).read_bytes())
+        except (OSError, ValueError) as exc:
+            complain(exc)
+        else:
+            ends[path] = found.not_valid_after_utc.timestamp()
+    return ends
 
 
 def _shown(address: str, context: ssl.SSLContext) -> bytes | None:
@@ -70,7 +77,10 @@ def _shown(address: str, context: ssl.SSLContext) -> bytes | None:
             context.wrap_socket(raw, server_hostname=host) as secured,
         ):
             return secured.getpeercert(binary_form=True)
-    except OSError:  # ssl.SSLError is one
+    except (
+        OSError,
+        ValueError,
+    ):  # ssl.SSLError is the one, a name that can't be a host's the other
         return None
 
 

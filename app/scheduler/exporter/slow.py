@@ -121,7 +121,7 @@ class SlowReader:
             if self._options.security_protocol.endswith("SSL"):
                 context = self._options.ssl_context()
                 self._ends |= certificates.of_servers(self._options.hosts, context)
-            self._ends |= certificates.of_files(self._certificate_files)
+            self._ends |= certificates.of_files(self._certificate_files, self._warn)
         finally:
             self._shown.certificates(self._ends)
 

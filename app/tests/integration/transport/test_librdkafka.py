@@ -105,7 +105,7 @@ def test_nothing_is_nothing(kafka: LocalKafka, look: Look, topic: str) -> None:
     producer.close_all()
 
 
-def test_a_topic_that_is_deleted_does_not_come_back_by_itself_but_with_the_next_message(
+def test_a_topic_that_is_deleted_comes_back_with_the_next_message(
     kafka: LocalKafka, look: Look, topic: str, admin: KafkaAdminClient
 ) -> None:
     options = Options.of(kafka.url(), {"publisher_client": LIBRDKAFKA})

@@ -302,3 +302,15 @@ def test_one_member_gets_everything_and_keeps_it() -> None:
 def test_who_was_away_gives_way_and_who_is_no_less_right_gives_up_first() -> None:
     assert assign(a=(3, [0, 1, 2, 3]), b=(4, [0, 1, 2, 3])) == {"a": [], "b": [0, 1, 2, 3]}
     assert assign(a=(4, [0, 1]), b=(4, [2, 3])) == {"a": [0, 1], "b": []}
+
+
+def test_what_waits_is_counted_without_what_went_before_it_was_its_turn() -> None:
+    before = Level(0)
+    before.push([message(0, 10, offset) for offset in range(12)])
+    went = [entry for entry in take([before], 60_000, 12) if entry.record.offset in range(2, 12)]
+    level = Level(0, committed=before.commit(went))
+    assert [level.unforwarded(end) for end in (12, 15)] == [2, 5]
+    level.push([message(0, 10, offset) for offset in range(12)])
+    assert level.unforwarded(15) == 5
+    level.forwarded(take([level], 60_000, 12))
+    assert [level.unforwarded(end) for end in (12, 15)] == [0, 3]
