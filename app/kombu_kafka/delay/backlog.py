@@ -88,10 +88,7 @@ def _backlog(client: KafkaConsumer, topic: str) -> list[LevelBacklog]:
         one: Level(one.partition, first[one], trusted(committed[one], ends[one], digest)[0])
         for one in partitions
     }
-    waiting = {
-        one: ends[one] - level.position - sum(len(found) for found in level.known)
-        for one, level in levels.items()
-    }
+    waiting = {one: level.unforwarded(ends[one]) for one, level in levels.items()}
     heads = _heads(client, {one: levels[one] for one in partitions if waiting[one]}, ends)
     now = time.time()
     return [

@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scheduler.local_broker import LocalKafka
 from tests.eventually import eventually
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -27,6 +28,23 @@ def _scheduler(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
         timeout=180,
         check=False,
     )
+
+
+@contextmanager
+def _dev(errors: Path, directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """`scheduler dev` with one worker: its messages go to a file, what it makes into a directory."""
+    directory.mkdir()
+    with (
+        errors.open("wb") as stderr,
+        subprocess.Popen(
+            [str(Path(sys.executable).with_name("scheduler")), "dev", "--partitions", "1"],
+            env={**os.environ, "TMPDIR": str(directory), "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        ) as process,
+    ):
+        yield process
 
 
 @pytest.fixture
@@ -101,8 +119,7 @@ def test_faults_are_one_sentence(
     assert "Traceback" not in done.stderr
 
 
-def test_dev_demo(kafka: LocalKafka) -> None:
-    """The fixture is here for its reason to skip: dev brings a broker of its own."""
+def test_dev_demo() -> None:
     done = _scheduler("dev", "--partitions", "2", "--demo", "--tasks", "20")
     assert done.returncode == 0, done.stderr
     assert "20 tasks in" in done.stdout
@@ -111,19 +128,9 @@ def test_dev_demo(kafka: LocalKafka) -> None:
         assert step in done.stderr
 
 
-def test_dev_ends_with_interrupt_and_leaves_nothing(kafka: LocalKafka, tmp_path: Path) -> None:
+def test_dev_ends_with_interrupt_and_leaves_nothing(tmp_path: Path) -> None:
     errors, directory = tmp_path / "errors", tmp_path / "system"
-    directory.mkdir()
-    with (
-        errors.open("wb") as stderr,
-        subprocess.Popen(
-            [str(Path(sys.executable).with_name("scheduler")), "dev", "--partitions", "1"],
-            env={**os.environ, "TMPDIR": str(directory), "PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        ) as process,
-    ):
+    with _dev(errors, directory) as process:
         assert process.stdout is not None
         said = process.stdout.readline()
         process.send_signal(signal.SIGINT)
@@ -133,22 +140,10 @@ def test_dev_ends_with_interrupt_and_leaves_nothing(kafka: LocalKafka, tmp_path:
     assert not _processes_of(directory)
 
 
-def test_dev_starts_a_killed_worker_again_and_keeps_the_logs_when_it_fails(
-    kafka: LocalKafka, tmp_path: Path
-) -> None:
+def test_dev_starts_a_killed_worker_again_and_keeps_the_logs_when_it_fails(tmp_path: Path) -> None:
     """First its worker is killed, then its broker."""
     errors, directory = tmp_path / "errors", tmp_path / "system"
-    directory.mkdir()
-    with (
-        errors.open("wb") as stderr,
-        subprocess.Popen(
-            [str(Path(sys.executable).with_name("scheduler")), "dev", "--partitions", "1"],
-            env={**os.environ, "TMPDIR": str(directory), "PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        ) as process,
-    ):
+    with _dev(errors, directory) as process:
         assert process.stdout is not None
         process.stdout.readline()
         os.kill(_child(process.pid, "celery"), signal.SIGKILL)
@@ -167,7 +162,7 @@ def test_dev_starts_a_killed_worker_again_and_keeps_the_logs_when_it_fails(
 
 
 @pytest.mark.parametrize("name", ["no_such_module:app", "no_such_module"])
-def test_dev_refuses_an_app_that_is_not_there(kafka: LocalKafka, name: str) -> None:
+def test_dev_refuses_an_app_that_is_not_there(name: str) -> None:
     done = _scheduler("dev", "--partitions", "1", "--app", name)
     assert done.returncode == 2
     assert "can't be imported" in done.stderr
