@@ -10,30 +10,42 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 from functools import cache
 
 __all__ = ("leave_garbage_to_the_parent",)
 
 
-_is_child = False
+_forking = threading.Lock()
+_collects = True
 
 
 @cache
 def leave_garbage_to_the_parent() -> None:
     """Have children that this process forks from now on collect only what is their own.
 
-    As the documentation of `gc.freeze` advises; it also keeps the memory shared.
+    Nothing is collected from just before the fork until the child has frozen what it was given. The parent
+    does not freeze: `gc.unfreeze` makes all garbage old without counting it, so that a process which forks
+    often would next to never collect, and keep the sockets that lie in it open.
     """
     os.register_at_fork(
-        before=gc.freeze, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
     )
 
 
-def _after_fork_in_parent() -> None:
-    if not _is_child:  # then what its own parent left stays where it is
-        gc.unfreeze()
+def _before_fork() -> None:
+    global _collects
+    _forking.acquire()
+    _collects = gc.isenabled()
+    gc.disable()
+
+
+def _after_fork() -> None:
+    if _collects:
+        gc.enable()
+    _forking.release()
 
 
 def _after_fork_in_child() -> None:
-    global _is_child
-    _is_child = True
+    gc.freeze()
+    _after_fork()

@@ -11,6 +11,7 @@ from typing import Any
 
 from .clients.security import SecurityOptions, security_values
 from .clients.selector import Selector
+from .clients.sockets import DIRECT
 from .errors import ConfigurationError
 from .order import ORDERINGS
 from .priority import check_steps
@@ -183,6 +184,7 @@ class Options(SecurityOptions):
             "request_timeout_ms": REQUEST_TIMEOUT_MS,
             "reconnect_backoff_max_ms": 1000,
             "selector": Selector,
+            "proxy_url": DIRECT,
             **self.security_settings(),
         }
 

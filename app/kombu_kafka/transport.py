@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
 import time
 from functools import cached_property
 from typing import Any
@@ -278,8 +277,7 @@ class Transport(QueueTransport):
                 self.wakeup.set()
                 return
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            readable, _, _ = select.select([self.wakeup.fd], [], [], left)
-            if not readable:
+            if not self.wakeup.wait(left):
                 raise TimeoutError(f"no message within {timeout} seconds")
 
     def _failure(self) -> KombuKafkaError | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import selectors
 import threading
 
 __all__ = ("Wakeup",)
@@ -36,6 +37,15 @@ class Wakeup:
             if self._is_set and not self._closed:
                 os.read(self.fd, 1)
                 self._is_set = False
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until it is set; return whether it is, after `timeout` seconds at most (None: no limit).
+
+        Not by select(2), which knows no descriptor above 1,023: the publisher may be a server with thousands.
+        """
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.fd, selectors.EVENT_READ)
+            return bool(selector.select(timeout))
 
     def close(self) -> None:
         """Close both ends."""

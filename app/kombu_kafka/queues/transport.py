@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import time
 from collections.abc import Collection, Iterable
 from functools import cached_property
@@ -152,7 +151,7 @@ class QueueTransport(virtual.Transport):
                     ends = queues.ends(self.options, topics)
                 if not ends or (self.consumer.positions() is not None and inbox.finished(ends)):
                     return None
-                select.select([self.wakeup.fd], [], [], GET_SECONDS)
+                self.wakeup.wait(GET_SECONDS)
         finally:
             self.wakeup.set()  # whoever else waits looks for itself
         raise BrokerUnavailableError(

@@ -1,0 +1,87 @@
+"""Connections that fail leave nothing open."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from kafka.errors import KafkaConnectionError
+from kafka.net.inet import create_connection
+from kafka.net.selector import NetworkSelector
+
+from kombu_kafka.clients.sockets import DIRECT
+from kombu_kafka.options import Options
+
+
+@pytest.fixture
+def network() -> Iterator[NetworkSelector]:
+    """What a client's connections are made in; nothing is collected that merely lies in a cycle."""
+    network = NetworkSelector()
+    gc.disable()
+    try:
+        yield network
+    finally:
+        gc.enable()
+        network.close()
+
+
+@pytest.fixture
+def closed() -> Iterator[tuple[str, int]]:
+    """An address that nobody listens on, and that nobody else is given."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as held,
+    ):
+        address = held.getsockname()
+        yield address[0], address[1]
+
+
+@pytest.fixture
+def silent() -> Iterator[tuple[str, int]]:
+    """An address whose queue of connections is full: the system does not answer."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        address = server.getsockname()
+        waiting = [socket.socket() for _ in range(3)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(address)
+        yield address[0], address[1]
+        for each in waiting:
+            each.close()
+
+
+def _sockets() -> int:
+    held = 0
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            held += os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
+        except FileNotFoundError:  # the listing's own
+            continue
+    return held
+
+
+@pytest.mark.parametrize("kind", ["closed", "silent"])
+def test_a_connection_that_fails_is_closed(
+    kind: str, network: NetworkSelector, request: pytest.FixtureRequest
+) -> None:
+    host, port = request.getfixturevalue(kind)
+    before = _sockets()
+    kept = []
+    for _ in range(3):
+        with pytest.raises(KafkaConnectionError) as raised:
+            network.run(
+                create_connection(
+                    network, host, port, proxy_url=DIRECT, timeout_at=time.monotonic() + 0.2
+                )
+            )
+        kept.append(raised)  # as a log, a future or a cycle would
+    assert _sockets() == before
+
+
+def test_every_client_connects_so() -> None:
+    settings = Options.of("kafka://127.0.0.1:9", {}).client_settings()
+    assert settings["proxy_url"] == DIRECT
