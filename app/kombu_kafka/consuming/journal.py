@@ -139,11 +139,13 @@ class Journal:
             self._compact()
 
     def cut(self, offset: int) -> None:
-        """Forget what is said of records at `offset` and above: others lie there now."""
-        said = len(self.done) + len(self.attempts)
-        self.done = {at: timestamp for at, timestamp in self.done.items() if at < offset}
-        self.attempts = {at: count for at, count in self.attempts.items() if at < offset}
-        if len(self.done) + len(self.attempts) < said:
+        """Forget who at `offset` and above was begun: others may lie there now.
+
+        What is done has its record's timestamp, and speaks of no other.
+        """
+        kept = {at: count for at, count in self.attempts.items() if at < offset}
+        if len(kept) < len(self.attempts):
+            self.attempts = kept
             self._compact()
 
     def close(self) -> None:

@@ -151,7 +151,8 @@ def _before(
 ) -> tuple[int, CommitMetadata | None]:
     """Return what was committed as far as it is about records that are still there.
 
-    From `cut` on others may lie at the same offsets: they are neither done nor under suspicion.
+    From `cut` on others may lie at the same offsets: they are neither done, unless the journal knows
+    them, nor under suspicion.
     """
     if journal is not None:
         journal.cut(cut)

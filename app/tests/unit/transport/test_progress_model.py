@@ -108,6 +108,8 @@ class Progress(RuleBasedStateMachine):
         self.passed_over = 0
         #: The acknowledgements in the order in which the journal was told.
         self.journalled: list[int] = []
+        #: The commit that each host knows of.
+        self.words: dict[int, OffsetAndMetadata | None] = {}
 
     @initialize()
     def start(self) -> None:
@@ -116,6 +118,7 @@ class Progress(RuleBasedStateMachine):
         )
         self.inbox = Inbox(options.max_buffered, owner=f"worker-{self.host}")
         self.out, self.rejected, self.journalled = [], [], []
+        self.words[self.host] = self.log.commit
         open_lane(self.log, self.inbox, options, TASKS)
 
     @property
@@ -240,8 +243,12 @@ class Progress(RuleBasedStateMachine):
         self.log.commit = commits[TASKS]
         assert before <= self.known_to_kafka(), "Kafka was made to forget"
         if confirmed:
-            self.inbox.committed(commits)
-            self.journalled.append(-1)
+            self.confirm(commits)
+
+    def confirm(self, commits: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        self.inbox.committed(commits)
+        self.words[self.host] = commits[TASKS]
+        self.journalled.append(-1)
 
     @precondition(lambda self: self.journalled or self.out or self.rejected)
     @rule(torn=st.integers(0, 12), data=st.data())
@@ -285,8 +292,11 @@ class Progress(RuleBasedStateMachine):
         self.start()
 
     def move_the_offset_by_hand(self, offset: int) -> None:
+        moved = OffsetAndMetadata(offset, "", -1)
+        if moved in self.words.values():
+            return  # a second time to the same place, and no worker has committed since: nobody can tell
         self.stop()
-        self.log.commit = OffsetAndMetadata(offset, "", -1)
+        self.log.commit = moved
         self.acknowledged = {done for done in self.acknowledged if done < offset}
         self.safe = set(self.acknowledged)
         self.passed_over = offset
@@ -307,8 +317,7 @@ class Progress(RuleBasedStateMachine):
         self.start()
         commits = self.inbox.commits(uncommitted=False)
         self.log.commit = commits[TASKS]
-        self.inbox.committed(commits)
-        self.journalled.append(-1)
+        self.confirm(commits)
 
     # What must hold
 
@@ -354,3 +363,22 @@ def test_whatever_happens(ordering: str, monkeypatch: pytest.MonkeyPatch) -> Non
         machine,
         settings=settings(max_examples=60, stateful_step_count=40, deadline=None),
     )
+
+
+def test_a_new_leader_makes_nothing_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was done of its records is known to the journal alone when the process dies; none was lost."""
+    monkeypatch.setattr(lanes, "end_of_epoch", lambda log, _, epoch: log.end_of(epoch))
+    machine = Progress()
+    machine.start()
+    machine.produce(None, 0, 1)
+    machine.work([1])
+    machine.finish([0])
+    machine.commit(stored=True, confirmed=True, all_of_it=False)
+    machine.log.cut(machine.log.end)
+    machine.produce(None, 0, 2)
+    machine.work([2])
+    machine.finish([0, 0])
+    machine.die(0)
+    machine.work([2])
+    assert not machine.out
+    machine.teardown()
