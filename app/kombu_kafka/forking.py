@@ -1,51 +1,67 @@
-"""What a forked child must not touch: garbage of its parent's that is yet to be collected.
+"""What a fork must not cut in two: other threads' logging, and garbage that is yet to be collected.
 
-This transport has threads, and Celery's prefork pool forks beside them whenever a child is replaced. A
-connection that breaks leaves coroutines and clients behind in cycles. Were they collected in the child,
-their last lines would run there, and wait for ever for a lock that some thread, which the child does not
-have, held at that moment. So the child's collector never sees what was there before it.
+This transport has threads, and Celery's prefork pool forks beside them whenever a child is replaced. The
+child has none of them, and would wait for ever for a lock that one held at that moment:
+
+- that of a log's stream: `logging` renews its own locks in a child, but not the one inside a buffered
+  file (https://bugs.python.org/issue6721). A child that was forked while another thread wrote a line ran
+  its first task, and stood still when it was to log the result;
+- that of a coroutine or a client that broke and lies in a cycle, whose last lines run where it is collected.
+
+So a fork waits for lines that are being written, and a child never collects what was there before it.
 """
 
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import threading
 from functools import cache
 
-__all__ = ("leave_garbage_to_the_parent",)
+__all__ = ("make_forks_safe",)
 
 
 _forking = threading.Lock()
 _collects = True
+_handlers: list[logging.Handler] = []
 
 
 @cache
-def leave_garbage_to_the_parent() -> None:
-    """Have children that this process forks from now on collect only what is their own.
+def make_forks_safe() -> None:
+    """Have every child that this process forks from now on free of what its threads were at.
 
-    Nothing is collected from just before the fork until the child has frozen what it was given. The parent
-    does not freeze: `gc.unfreeze` makes all garbage old without counting it, so that a process which forks
-    often would next to never collect, and keep the sockets that lie in it open.
+    The parent does not freeze what it has: `gc.unfreeze` makes all garbage old without counting it, so
+    that a process which forks often would next to never collect, and keep the sockets that lie in it open.
     """
     os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
+        before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
     )
 
 
-def _before_fork() -> None:
-    global _collects
+def _before() -> None:
+    global _collects, _handlers
     _forking.acquire()
     _collects = gc.isenabled()
     gc.disable()
+    _handlers = [handler for known in logging._handlerList if (handler := known()) is not None]
+    for handler in _handlers:
+        handler.acquire()
 
 
-def _after_fork() -> None:
+def _after_in_parent() -> None:
+    for handler in _handlers:
+        handler.release()
+    _after()
+
+
+def _after_in_child() -> None:
+    gc.freeze()
+    _after()  # `logging` has made the handlers' locks anew
+
+
+def _after() -> None:
+    _handlers.clear()
     if _collects:
         gc.enable()
     _forking.release()
-
-
-def _after_fork_in_child() -> None:
-    gc.freeze()
-    _after_fork()

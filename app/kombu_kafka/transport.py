@@ -26,7 +26,7 @@ from .errors import (
 from .exchanges.routing import DIRECT, EXCHANGE_TYPES
 from .exchanges.subscriber import Subscriber, is_transient_tag
 from .exchanges.transients import TransientQueues, queues
-from .forking import leave_garbage_to_the_parent
+from .forking import make_forks_safe
 from .options import Options
 from .publishing import producer
 from .queues.transport import QueueTransport
@@ -127,7 +127,7 @@ class Transport(QueueTransport):
             ConfigurationError: the URL or an option is wrong.
             BrokerUnavailableError: no broker answered within ``connect_timeout``.
         """
-        leave_garbage_to_the_parent()
+        make_forks_safe()
         producer.shared(self.options)
         super().establish_connection()
         return self

@@ -1,15 +1,23 @@
-"""What a forked child leaves alone."""
+"""What a forked child leaves alone, and what it can do whatever its parent's threads were at."""
 
 from __future__ import annotations
 
+import fcntl
 import gc
+import logging
 import os
+import signal
+import termios
+import threading
+import time
+from array import array
 
-from kombu_kafka.forking import leave_garbage_to_the_parent
+from kombu_kafka.forking import make_forks_safe
+from tests.eventually import eventually
 
 
 def test_garbage_is_collected_by_the_process_that_made_it() -> None:
-    leave_garbage_to_the_parent()
+    make_forks_safe()
     noted, note = os.pipe()
 
     class Garbage:
@@ -43,3 +51,46 @@ def test_garbage_is_collected_by_the_process_that_made_it() -> None:
         gc.enable()
         os.close(noted)
         os.close(note)
+
+
+def _lies_in(pipe: int) -> int:
+    count = array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]
+
+
+def test_a_child_can_log_whatever_was_being_logged() -> None:
+    """Forked while a thread is in the middle of a line, which the log is too full to take."""
+    make_forks_safe()
+    read, write = os.pipe()
+    lines = logging.StreamHandler(os.fdopen(write, "w"))
+    logger = logging.getLogger(f"{__name__}.full")
+    logger.propagate = False
+    logger.addHandler(lines)
+
+    def drain() -> None:
+        time.sleep(0.2)  # the fork has begun by then; had it not, the test would pass for nothing
+        while os.read(read, 100_000):
+            pass
+
+    writer = threading.Thread(target=logger.error, args=["a line " * 50_000])
+    writer.start()
+    eventually(lambda: _lies_in(read) == fcntl.fcntl(write, fcntl.F_GETPIPE_SZ))
+    reader = threading.Thread(target=drain)
+    reader.start()
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        logger.error("the child's")
+        os._exit(0)
+    try:
+        eventually(lambda: os.waitpid(child, os.WNOHANG)[0] == child, 10, what="the child to end")
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
+    finally:
+        writer.join()
+        logger.removeHandler(lines)
+        lines.stream.close()
+        reader.join()
+        os.close(read)
