@@ -36,7 +36,7 @@ from .consuming import attempts
 from .consuming.inbox import Inbox
 from .errors import ConfigurationError, ConsumerFailedError, KombuKafkaError, NotOwnerError
 from .options import Options
-from .ownership.base import Ownership
+from .ownership.base import Committing, Ownership
 from .ownership.group import GroupOwnership
 from .ownership.static import StaticOwnership
 from .wakeup import Wakeup
@@ -96,6 +96,9 @@ class Consumer:
         self._wake = threading.Event()
         self._last_warning = 0.0
         self._last_commit = time.monotonic()
+        #: What is being committed, if anything.
+        self._committing: Committing | None = None
+        self._commits: dict[TopicPartition, OffsetAndMetadata] = {}
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="kombu-kafka-consumer", daemon=True)
 
@@ -189,8 +192,12 @@ class Consumer:
     def _settle_after_failure(self) -> None:
         """After a failure: wait for what is in flight, so that its journal is told."""
         while self.inbox.in_flight() and not self._stop.wait(POLL_MS / 1000):
-            if not isinstance(self.error, NotOwnerError) and self._ownership.client is not None:
+            if isinstance(self.error, NotOwnerError) or self._ownership.client is None:
+                continue
+            try:
                 self._commit_if_due()
+            except NotOwnerError as exc:
+                self.error = exc
 
     def _connect(self) -> KafkaConsumer | None:
         while not self._stop.is_set():
@@ -221,11 +228,12 @@ class Consumer:
         """Do each duty once: ownership, records, commits."""
         self._wake.clear()
         try:
-            if self._ownership.stuck():
-                self._begin_anew()
-                return
-            self._ownership.renew()
-            self._ownership.step(self._topics)
+            if self._end_commit(wait=False):
+                if self._ownership.stuck():
+                    self._begin_anew()
+                    return
+                self._ownership.renew()
+                self._ownership.step(self._topics)
             self._fetch()
         except AuthorizationError as exc:
             raise ConfigurationError(
@@ -256,9 +264,11 @@ class Consumer:
             record = unreadable(client, exc)
             fetched = {TopicPartition(record.topic, record.partition): [record]}
         except OffsetOutOfRangeError as exc:
+            self._end_commit(wait=True)
             self._ownership.out_of_range(exc.args[0])
             return
         except LogTruncationError as exc:
+            self._end_commit(wait=True)
             self._ownership.cut_short(exc.divergent_offsets)
             return
         for partition, records in fetched.items():
@@ -283,6 +293,8 @@ class Consumer:
         )
 
     def _commit_if_due(self) -> None:
+        if not self._end_commit(wait=False):
+            return
         idle = time.monotonic() - self._last_commit
         if idle < self._options.commit_interval:
             return
@@ -290,20 +302,41 @@ class Consumer:
         if not commits:
             return
         self._last_commit = time.monotonic()
-        self._commit(commits, COMMIT_SECONDS)
+        self._begin_commit(commits, COMMIT_SECONDS)
+        self._end_commit(wait=False)
 
     def _flush(self, partitions: Collection[TopicPartition]) -> bool:
         """Commit what is done of `partitions` now; say whether Kafka has it."""
+        self._end_commit(wait=True)
         commits = self.inbox.commits(uncommitted=True)
         due = {
             partition: commit for partition, commit in commits.items() if partition in partitions
         }
-        return not due or self._commit(due, COMMIT_SECONDS)
+        if not due:
+            return True
+        self._begin_commit(due, COMMIT_SECONDS)
+        return self._end_commit(wait=True)
 
-    def _commit(self, commits: dict[TopicPartition, OffsetAndMetadata], timeout: float) -> bool:
-        started = time.monotonic()
+    def _begin_commit(
+        self, commits: dict[TopicPartition, OffsetAndMetadata], timeout: float
+    ) -> None:
+        self._commits = commits
+        self._committing = self._ownership.begin_commit(commits, timeout)
+
+    def _end_commit(self, *, wait: bool) -> bool:
+        """Take in what became of a commit.
+
+        Returns:
+            False if it goes on, which it does not after `wait`; or if it did not work.
+        """
+        committing = self._committing
+        if committing is None:
+            return True
+        if not wait and not committing.is_ready():
+            return False
+        self._committing = None
         try:
-            self._ownership.commit(commits, timeout)
+            seconds = committing.end()
         except RebalanceInProgressError:
             return False  # it is over in a moment
         except KafkaError as exc:
@@ -311,8 +344,8 @@ class Consumer:
             self._warn("Offsets of %s are not committed (%s); it is tried again.",
                        self._names(), exc)  # fmt: skip
             return False
-        self.commit_meter.worked(time.monotonic() - started)
-        self.inbox.committed(commits)
+        self.commit_meter.worked(seconds)
+        self.inbox.committed(self._commits)
         return True
 
     def _let_go(self) -> None:
@@ -320,9 +353,12 @@ class Consumer:
         client = self._ownership.client
         if client is not None:
             try:
-                commits = self.inbox.commits(uncommitted=True)
-                if commits and not isinstance(self.error, NotOwnerError):
-                    self._commit(commits, FINAL_COMMIT_SECONDS)
+                if not isinstance(self.error, NotOwnerError):
+                    self._end_commit(wait=True)
+                    commits = self.inbox.commits(uncommitted=True)
+                    if commits:
+                        self._begin_commit(commits, FINAL_COMMIT_SECONDS)
+                        self._end_commit(wait=True)
                 self._ownership.leave()
             except KombuKafkaError as exc:
                 self.error = self.error or exc

@@ -12,6 +12,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from kafka import KafkaConsumer
@@ -27,9 +28,22 @@ from ..wording import counted
 from .absent import AbsentTopics
 from .succession import Succession
 
-__all__ = ("Ownership",)
+__all__ = ("Committing", "Ownership")
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Committing:
+    """A commit that was begun.
+
+    Attributes:
+        is_ready: whether `end` would not have to wait for Kafka's answer.
+        end: ends it, and returns the seconds that it took; raises what :meth:`Ownership.commit` does.
+    """
+
+    is_ready: Callable[[], bool]
+    end: Callable[[], float]
 
 
 class Ownership(ABC):
@@ -158,6 +172,21 @@ class Ownership(ABC):
             NotOwnerError: this process owns the partitions no longer.
             KafkaError: it did not work; it may be tried again.
         """
+
+    def begin_commit(
+        self, offsets: Mapping[TopicPartition, OffsetAndMetadata], timeout: float
+    ) -> Committing:
+        """Begin what `commit` does, beside reading where that is possible.
+
+        Until it has ended, nothing else is asked of the owner.
+        """
+
+        def end() -> float:
+            begun = time.monotonic()
+            self.commit(offsets, timeout)
+            return time.monotonic() - begun
+
+        return Committing(lambda: True, end)
 
     def leave(self) -> None:
         """Take nothing on any more; the last commit is done, and the client is closed next."""

@@ -38,6 +38,8 @@ from kafka.protocol.producer import (
 )
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
+from ..clients.answer import Answer
+
 __all__ = ("Fence", "commit_all")
 
 logger = logging.getLogger(__name__)
@@ -192,11 +194,11 @@ class Fence:
 
 def commit_all(
     commits: Mapping[Fence, OffsetAndMetadata], timeout: float
-) -> dict[Fence, Exception | None]:
-    """Commit several partitions of one client at once.
+) -> Answer[dict[Fence, Exception | None]]:
+    """Begin to commit several partitions of one client at once.
 
     Returns:
-        Why a partition's commit did not work, or None.
+        Where it will say why a partition's commit did not work, or None.
     """
 
     async def together() -> dict[Fence, Exception | None]:
@@ -215,7 +217,7 @@ def commit_all(
         return outcome
 
     fence = next(iter(commits))
-    return fence._client._net.run(together)  # type: ignore[no-any-return]
+    return Answer(fence._client, together)
 
 
 def _check(error_code: int) -> None:

@@ -26,7 +26,7 @@ from kafka.errors import (
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from ..errors import ConsumerFailedError, NotOwnerError, PartitionNotFoundError
-from .base import Ownership
+from .base import Committing, Ownership
 from .claim import Claim
 from .fence import Fence, commit_all
 from .presence import Owner, others, owners
@@ -82,15 +82,26 @@ class StaticOwnership(Ownership):
         return bool(there) and self._bound(there) <= self.positions.keys()
 
     def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], timeout: float) -> None:
+        self.begin_commit(offsets, timeout).end()
+
+    def begin_commit(
+        self, offsets: Mapping[TopicPartition, OffsetAndMetadata], timeout: float
+    ) -> Committing:
         fences = {self._fences[partition]: partition for partition in offsets}
         commits = {fence: offsets[partition] for fence, partition in fences.items()}
-        failed: Exception | None = None
-        for fence, exc in commit_all(commits, timeout).items():
-            if isinstance(exc, ProducerFencedError):
-                self._fenced(fences[fence])
-            failed = failed or exc
-        if failed is not None:
-            raise failed
+        answer = commit_all(commits, timeout)
+
+        def end() -> float:
+            failed: Exception | None = None
+            for fence, exc in answer.get().items():
+                if isinstance(exc, ProducerFencedError):
+                    self._fenced(fences[fence])
+                failed = failed or exc
+            if failed is not None:
+                raise failed
+            return answer.seconds
+
+        return Committing(answer.is_there, end)
 
     def leave(self) -> None:
         super().leave()

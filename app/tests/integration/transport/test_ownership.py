@@ -147,7 +147,7 @@ def clients(kafka: LocalKafka, topic: str) -> Iterator[list[KafkaConsumer]]:
 
 
 def _commit(fence: Fence, offset: int) -> None:
-    (error,) = commit_all({fence: OffsetAndMetadata(offset, "", -1)}, 5).values()
+    (error,) = commit_all({fence: OffsetAndMetadata(offset, "", -1)}, 5).get().values()
     if error is not None:
         raise error
 

@@ -1,0 +1,72 @@
+"""Commits of bound partitions go on beside reading."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from kombu_kafka.ownership.fence import Fence
+from tests.eventually import eventually
+
+from .conftest import Connect, Look
+from .test_consume import Reader
+
+
+class SlowCommits:
+    """Commits that go on until they may end."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.may_end = threading.Event(), threading.Event()
+        commit = Fence.commit
+
+        async def slow(fence: Fence, *told: Any) -> None:
+            self.begun.set()
+            while not self.may_end.is_set():
+                await fence._client._net.sleep(0.01)
+            await commit(fence, *told)
+
+        monkeypatch.setattr(Fence, "commit", slow)
+
+
+@pytest.fixture
+def commits(monkeypatch: pytest.MonkeyPatch) -> SlowCommits:
+    return SlowCommits(monkeypatch)
+
+
+def test_messages_come_while_a_commit_is_on_its_way(
+    connect: Connect, look: Look, topic: str, commits: SlowCommits
+) -> None:
+    reader = Reader(connect(partitions=[0]), topic)
+    publisher = connect().Producer()
+    for number in range(5):
+        publisher.publish({"n": number}, routing_key=topic, partition=0)
+        message = reader.read()
+        assert message.delivery_info["offset"] == number
+        message.ack()
+        assert commits.begun.wait(10)
+    assert look.committed(topic)[0] in (None, 0)
+    commits.may_end.set()
+    eventually(lambda: look.committed(topic)[0] == 5)
+
+
+def test_an_end_waits_for_a_commit_and_commits_what_was_done_since(
+    connect: Connect, look: Look, topic: str, commits: SlowCommits
+) -> None:
+    connection = connect(partitions=[0])
+    reader = Reader(connection, topic)
+    publisher = connect().Producer()
+    for number in range(2):
+        publisher.publish({"n": number}, routing_key=topic, partition=0)
+        reader.read().ack()
+        assert commits.begun.wait(10)
+    consumer = connection.transport.consumer
+    connection.close()
+    ending = threading.Thread(target=consumer.join)
+    ending.start()
+    assert look.committed(topic)[0] in (None, 0)
+    commits.may_end.set()
+    ending.join(30)
+    assert not ending.is_alive()
+    assert look.committed(topic)[0] == 2
