@@ -44,7 +44,8 @@ def _before() -> None:
     _forking.acquire()
     _collects = gc.isenabled()
     gc.disable()
-    _handlers = [handler for known in logging._handlerList if (handler := known()) is not None]
+    known = logging._handlerList  # type: ignore[attr-defined]  # as `logging.shutdown` finds them
+    _handlers = [handler for each in known if (handler := each()) is not None]
     for handler in _handlers:
         handler.acquire()
 

@@ -51,10 +51,10 @@ class Sizes:
         exporter: Partitions and groups that the exporter looks at.
     """
 
-    drain: int = 8_000
+    drain: int = 20_000
     publish: int = 1_000
     bulk: int = 20_000
-    latency: int = 150
+    latency: int = 400
     keys: int = 4_000
     delayed: int = 100_000
     backlogs: tuple[int, ...] = (10_000, 100_000, 1_000_000)
