@@ -382,3 +382,25 @@ def test_a_new_leader_makes_nothing_run_again(monkeypatch: pytest.MonkeyPatch) -
     machine.work([2])
     assert not machine.out
     machine.teardown()
+
+
+def test_what_lies_ahead_stays_known_while_an_older_leaders_records_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The commit's epoch is that of the latest record it speaks of, not of the last that was read."""
+    monkeypatch.setattr(lanes, "end_of_epoch", lambda log, _, epoch: log.end_of(epoch))
+    machine = Progress()
+    machine.start()
+    machine.produce(None, 0, 3)
+    machine.log.cut(machine.log.end)
+    machine.produce(None, 0, 1)
+    machine.work([4])
+    machine.finish([1, 1, 1])
+    machine.commit(stored=True, confirmed=True, all_of_it=False)
+    machine.move_to_the_other_host(in_order=False)
+    machine.work([1])
+    machine.commit(stored=True, confirmed=True, all_of_it=True)
+    machine.move_to_the_other_host(in_order=False)
+    machine.work([4])
+    assert [delivery.record.offset for delivery in machine.out] == [0]
+    machine.teardown()
