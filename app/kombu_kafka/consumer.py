@@ -293,8 +293,9 @@ class Consumer:
         )
 
     def _commit_if_due(self) -> None:
-        if not self._end_commit(wait=False):
-            return
+        if self._committing is not None:
+            self._end_commit(wait=False)
+            return  # the owner's duties, which wait while a commit is on its way, come before the next
         idle = time.monotonic() - self._last_commit
         if idle < self._options.commit_interval:
             return

@@ -17,14 +17,19 @@ import gc
 import logging
 import os
 import threading
+import time
+from contextlib import suppress
 from functools import cache
 
 __all__ = ("make_forks_safe",)
 
 
+#: Seconds for which a fork waits: in that time a line is written, unless whoever reads the log stands still.
+WAIT_SECONDS = 2.0
+
 _forking = threading.Lock()
 _collects = True
-_handlers: list[logging.Handler] = []
+_locks: list[threading.RLock] = []
 
 
 @cache
@@ -34,35 +39,32 @@ def make_forks_safe() -> None:
     The parent does not freeze what it has: `gc.unfreeze` makes all garbage old without counting it, so
     that a process which forks often would next to never collect, and keep the sockets that lie in it open.
     """
-    os.register_at_fork(
-        before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
-    )
+    os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_after_in_child)
 
 
 def _before() -> None:
-    global _collects, _handlers
+    global _collects
     _forking.acquire()
     _collects = gc.isenabled()
     gc.disable()
+    deadline = time.monotonic() + WAIT_SECONDS
     known = logging._handlerList  # type: ignore[attr-defined]  # as `logging.shutdown` finds them
-    _handlers = [handler for each in known if (handler := each()) is not None]
-    for handler in _handlers:
-        handler.acquire()
-
-
-def _after_in_parent() -> None:
-    for handler in _handlers:
-        handler.release()
-    _after()
+    for handler in [found for each in known if (found := each()) is not None]:
+        # With a limit, as a handler may hold its lock and wait for another's (MemoryHandler).
+        left = max(0.0, deadline - time.monotonic())
+        if handler.lock is not None and handler.lock.acquire(timeout=left):
+            _locks.append(handler.lock)
 
 
 def _after_in_child() -> None:
     gc.freeze()
-    _after()  # `logging` has made the handlers' locks anew
+    _after()
 
 
 def _after() -> None:
-    _handlers.clear()
+    while _locks:
+        with suppress(RuntimeError):  # in the child `logging` has made it anew
+            _locks.pop().release()
     if _collects:
         gc.enable()
     _forking.release()

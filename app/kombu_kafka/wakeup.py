@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
-import selectors
+import select
 import threading
 
 __all__ = ("Wakeup",)
@@ -41,11 +43,19 @@ class Wakeup:
     def wait(self, timeout: float | None) -> bool:
         """Wait until it is set; return whether it is, after `timeout` seconds at most (None: no limit).
 
-        Not by select(2), which knows no descriptor above 1,023: the publisher may be a server with thousands.
+        Not by select(2) where that can be helped: it knows no descriptor above 1,023, and the publisher
+        may be a server with thousands. Looked up at each call, as greenlets put their own in its place.
+
+        Raises:
+            OSError: it was closed.
         """
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.fd, selectors.EVENT_READ)
-            return bool(selector.select(timeout))
+        if self._closed:
+            raise OSError(errno.EBADF, "closed")
+        if not hasattr(select, "poll"):  # eventlet takes it away
+            return bool(select.select([self.fd], [], [], timeout)[0])
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        return bool(poll.poll(None if timeout is None else math.ceil(timeout * 1000)))
 
     def close(self) -> None:
         """Close both ends."""

@@ -20,6 +20,7 @@ class _Direct(KafkaNetSocket):
     """
 
     SCHEMES = ("direct",)
+    _socket: Any = None
 
     def socket(self, *description: Any) -> Any:
         """Return a new socket, which is closed if it is not connected."""
@@ -32,9 +33,12 @@ class _Direct(KafkaNetSocket):
         Raises:
             KafkaConnectionError: the broker refused.
             KafkaTimeoutError: it did not answer in time.
+            OSError: there are no sockets (any more, or of its address's family).
         """
+        self._socket = None
         try:
             return await super().connect(*told, **options)
         except BaseException:
-            self._socket.close()
+            if self._socket is not None:
+                self._socket.close()
             raise

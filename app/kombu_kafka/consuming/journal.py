@@ -138,14 +138,13 @@ class Journal:
         if self._lines - len(self.done) - len(self.attempts) >= COMPACT_AFTER:
             self._compact()
 
-    def cut(self, offset: int) -> None:
-        """Forget who at `offset` and above was begun: others may lie there now.
-
-        What is done has its record's timestamp, and speaks of no other.
-        """
-        kept = {at: count for at, count in self.attempts.items() if at < offset}
-        if len(kept) < len(self.attempts):
-            self.attempts = kept
+    def cut(self, offset: int, *, done: bool) -> None:
+        """Forget which records at `offset` and above were begun, and with `done` which are done."""
+        said = len(self.done) + len(self.attempts)
+        if done:
+            self.done = {at: timestamp for at, timestamp in self.done.items() if at < offset}
+        self.attempts = {at: count for at, count in self.attempts.items() if at < offset}
+        if len(self.done) + len(self.attempts) < said:
             self._compact()
 
     def close(self) -> None:

@@ -151,12 +151,12 @@ def _before(
 ) -> tuple[int, CommitMetadata | None]:
     """Return what was committed as far as it is about records that are still there.
 
-    From `cut` on others may lie at the same offsets: they are neither done, unless the journal knows
-    them, nor under suspicion.
+    From `cut` on others may lie at the same offsets: they are neither done nor under suspicion. Where
+    all that the commit speaks of is there, what the journal knows beyond is of a later leader, and holds.
     """
-    if journal is not None:
-        journal.cut(cut)
     read = said.done[-1].stop if said and said.done else committed.offset
+    if journal is not None:
+        journal.cut(cut, done=cut < read)
     if cut >= read:
         return committed.offset, said
     logger.error(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from kombu_kafka.ownership.fence import Fence
+from kombu_kafka.ownership.static import StaticOwnership
 from tests.eventually import eventually
 
 from .conftest import Connect, Look
@@ -70,3 +72,31 @@ def test_an_end_waits_for_a_commit_and_commits_what_was_done_since(
     ending.join(30)
     assert not ending.is_alive()
     assert look.committed(topic)[0] == 2
+
+
+def test_the_owners_duties_come_between_two_commits(
+    connect: Connect, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where each takes longer than they are apart, and there is always something to commit."""
+    happened: list[str] = []
+    commit, step = Fence.commit, StaticOwnership.step
+
+    async def slow(fence: Fence, *told: Any) -> None:
+        happened.append("commit")
+        await fence._client._net.sleep(0.1)
+        await commit(fence, *told)
+
+    def noted(ownership: StaticOwnership, *told: Any) -> None:
+        happened.append("duties")
+        step(ownership, *told)
+
+    monkeypatch.setattr(Fence, "commit", slow)
+    monkeypatch.setattr(StaticOwnership, "step", noted)
+    reader = Reader(connect(partitions=[0]), topic)
+    publisher = connect().Producer()
+    while happened.count("commit") < 6:
+        publisher.publish({}, routing_key=topic, partition=0)
+        reader.read().ack()
+    begun = [at for at, what in enumerate(happened) if what == "commit"]
+    for one, next_one in pairwise(begun):
+        assert "duties" in happened[one:next_one]

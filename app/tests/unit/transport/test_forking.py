@@ -12,6 +12,9 @@ import threading
 import time
 from array import array
 
+import pytest
+
+from kombu_kafka import forking
 from kombu_kafka.forking import make_forks_safe
 from tests.eventually import eventually
 
@@ -94,3 +97,39 @@ def test_a_child_can_log_whatever_was_being_logged() -> None:
         lines.stream.close()
         reader.join()
         os.close(read)
+
+
+def test_a_handler_that_waits_for_another_does_not_stop_a_fork(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As MemoryHandler does: it holds its own lock, and wants that of its target."""
+    make_forks_safe()
+    monkeypatch.setattr(forking, "WAIT_SECONDS", 0.2)
+    target, memory = logging.StreamHandler(), logging.Handler()
+    holds, may_go = threading.Event(), threading.Event()
+
+    def flush() -> None:
+        memory.acquire()
+        holds.set()
+        may_go.wait()  # for good, as far as the fork is concerned
+        target.acquire()
+        target.release()
+        memory.release()
+
+    flushing = threading.Thread(target=flush)
+    flushing.start()
+    holds.wait()
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        target.acquire()
+        memory.acquire()
+        os._exit(0)
+    try:
+        eventually(lambda: os.waitpid(child, os.WNOHANG)[0] == child, 10, what="the child to end")
+    finally:
+        may_go.set()
+        flushing.join()
+    assert gc.isenabled()
+    assert target.lock is not None
+    assert target.lock.acquire(blocking=False), "what the fork took it gave back"
+    target.release()

@@ -82,6 +82,21 @@ def test_a_connection_that_fails_is_closed(
     assert _sockets() == before
 
 
+def test_an_address_whose_kind_the_host_does_not_know_is_passed_over(
+    network: NetworkSelector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that resolves to IPv6 first, on a host without."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        good = (socket.AF_INET, socket.SOCK_STREAM, 0, "", server.getsockname())
+        unknown = (255, socket.SOCK_STREAM, 0, "", ("::1", 1))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [unknown, good])
+        network.run(
+            create_connection(
+                network, "a-name", 1, proxy_url=DIRECT, timeout_at=time.monotonic() + 5
+            )
+        ).close()
+
+
 def test_every_client_connects_so() -> None:
     settings = Options.of("kafka://127.0.0.1:9", {}).client_settings()
     assert settings["proxy_url"] == DIRECT

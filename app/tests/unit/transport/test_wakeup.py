@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -37,3 +39,15 @@ def test_it_is_waited_for_above_a_thousand_descriptors() -> None:
         assert not wakeup.wait(0)
     finally:
         wakeup.close()
+
+
+def test_who_waits_hears_of_its_end() -> None:
+    wakeup = Wakeup()
+    waiting = threading.Thread(target=wakeup.wait, args=[None], daemon=True)
+    waiting.start()
+    time.sleep(0.1)  # so that it waits; had it not begun to, it is refused
+    wakeup.close()
+    waiting.join(10)
+    assert not waiting.is_alive()
+    with pytest.raises(OSError, match="closed"):
+        wakeup.wait(0)
