@@ -26,7 +26,7 @@ from kafka.errors import (
     RebalanceInProgressError,
     RetriableError,
 )
-from kafka.structs import OffsetAndMetadata, TopicPartition
+from kafka.structs import TopicPartition
 
 from .clients.consumers import new_consumer, unreadable
 from .clients.fetching import poll, settled, wait
@@ -98,7 +98,6 @@ class Consumer:
         self._last_commit = time.monotonic()
         #: What is being committed, if anything.
         self._committing: Committing | None = None
-        self._commits: dict[TopicPartition, OffsetAndMetadata] = {}
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="kombu-kafka-consumer", daemon=True)
 
@@ -228,7 +227,8 @@ class Consumer:
         """Do each duty once: ownership, records, commits."""
         self._wake.clear()
         try:
-            if self._end_commit(wait=False):
+            self._end_commit(wait=False)
+            if self._committing is None:
                 if self._ownership.stuck():
                     self._begin_anew()
                     return
@@ -303,33 +303,29 @@ class Consumer:
         if not commits:
             return
         self._last_commit = time.monotonic()
-        self._begin_commit(commits, COMMIT_SECONDS)
+        self._committing = self._ownership.begin_commit(commits, COMMIT_SECONDS)
         self._end_commit(wait=False)
 
-    def _flush(self, partitions: Collection[TopicPartition]) -> bool:
-        """Commit what is done of `partitions` now; say whether Kafka has it."""
+    def _flush(
+        self,
+        partitions: Collection[TopicPartition] | None = None,
+        timeout: float = COMMIT_SECONDS,
+    ) -> bool:
+        """Commit what is done (of `partitions`) now; say whether Kafka has it."""
         self._end_commit(wait=True)
         commits = self.inbox.commits(uncommitted=True)
         due = {
-            partition: commit for partition, commit in commits.items() if partition in partitions
+            partition: commit
+            for partition, commit in commits.items()
+            if partitions is None or partition in partitions
         }
         if not due:
             return True
-        self._begin_commit(due, COMMIT_SECONDS)
+        self._committing = self._ownership.begin_commit(due, timeout)
         return self._end_commit(wait=True)
 
-    def _begin_commit(
-        self, commits: dict[TopicPartition, OffsetAndMetadata], timeout: float
-    ) -> None:
-        self._commits = commits
-        self._committing = self._ownership.begin_commit(commits, timeout)
-
     def _end_commit(self, *, wait: bool) -> bool:
-        """Take in what became of a commit.
-
-        Returns:
-            False if it goes on, which it does not after `wait`; or if it did not work.
-        """
+        """Take in what became of the commit that was begun; say whether Kafka has it by now."""
         committing = self._committing
         if committing is None:
             return True
@@ -346,7 +342,7 @@ class Consumer:
                        self._names(), exc)  # fmt: skip
             return False
         self.commit_meter.worked(seconds)
-        self.inbox.committed(self._commits)
+        self.inbox.committed(committing.offsets)
         return True
 
     def _let_go(self) -> None:
@@ -355,11 +351,7 @@ class Consumer:
         if client is not None:
             try:
                 if not isinstance(self.error, NotOwnerError):
-                    self._end_commit(wait=True)
-                    commits = self.inbox.commits(uncommitted=True)
-                    if commits:
-                        self._begin_commit(commits, FINAL_COMMIT_SECONDS)
-                        self._end_commit(wait=True)
+                    self._flush(timeout=FINAL_COMMIT_SECONDS)
                 self._ownership.leave()
             except KombuKafkaError as exc:
                 self.error = self.error or exc

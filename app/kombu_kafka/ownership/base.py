@@ -38,10 +38,13 @@ class Committing:
     """A commit that was begun.
 
     Attributes:
+        offsets: what is committed.
         is_ready: whether `end` would not have to wait for Kafka's answer.
-        end: ends it, and returns the seconds that it took; raises what :meth:`Ownership.commit` does.
+        end: ends it, and returns the seconds that it took. Raises NotOwnerError if this process owns
+            the partitions no longer, KafkaError if it did not work; it may be tried again.
     """
 
+    offsets: Mapping[TopicPartition, OffsetAndMetadata]
     is_ready: Callable[[], bool]
     end: Callable[[], float]
 
@@ -165,28 +168,13 @@ class Ownership(ABC):
         """
 
     @abstractmethod
-    def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], timeout: float) -> None:
-        """Commit offsets as the owner.
-
-        Raises:
-            NotOwnerError: this process owns the partitions no longer.
-            KafkaError: it did not work; it may be tried again.
-        """
-
     def begin_commit(
         self, offsets: Mapping[TopicPartition, OffsetAndMetadata], timeout: float
     ) -> Committing:
-        """Begin what `commit` does, beside reading where that is possible.
+        """Begin to commit offsets as the owner, beside reading where that is possible.
 
         Until it has ended, nothing else is asked of the owner.
         """
-
-        def end() -> float:
-            begun = time.monotonic()
-            self.commit(offsets, timeout)
-            return time.monotonic() - begun
-
-        return Committing(lambda: True, end)
 
     def leave(self) -> None:
         """Take nothing on any more; the last commit is done, and the client is closed next."""

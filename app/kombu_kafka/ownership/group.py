@@ -33,7 +33,7 @@ from ..clients.fetching import refresh
 from ..errors import ConfigurationError, KombuKafkaError, NotOwnerError
 from ..wording import counted
 from .assignor import Assignor
-from .base import Ownership
+from .base import Committing, Ownership
 from .bound_workers import BoundWorkers
 from .lease import Lease
 from .presence import unassigned
@@ -141,13 +141,20 @@ class GroupOwnership(Ownership, ConsumerRebalanceListener):
             and self._subscribed >= set(topics) - self.absent.names
         )
 
-    def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], timeout: float) -> None:
-        if not self.client._coordinator.stable():
-            raise RebalanceInProgressError("the group is rebalancing")
-        try:
-            self.client.commit(dict(offsets), timeout_ms=int(timeout * 1000))
-        except FencedInstanceIdError as exc:
-            raise self._fenced() from exc
+    def begin_commit(
+        self, offsets: Mapping[TopicPartition, OffsetAndMetadata], timeout: float
+    ) -> Committing:
+        def end() -> float:
+            begun = time.monotonic()
+            if not self.client._coordinator.stable():
+                raise RebalanceInProgressError("the group is rebalancing")
+            try:
+                self.client.commit(dict(offsets), timeout_ms=int(timeout * 1000))
+            except FencedInstanceIdError as exc:
+                raise self._fenced() from exc
+            return time.monotonic() - begun
+
+        return Committing(offsets, lambda: True, end)
 
     def explain(self, exc: KafkaError) -> KombuKafkaError | None:
         if isinstance(exc, FencedInstanceIdError):

@@ -81,9 +81,6 @@ class StaticOwnership(Ownership):
         there = set(topics) - self.absent.names
         return bool(there) and self._bound(there) <= self.positions.keys()
 
-    def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], timeout: float) -> None:
-        self.begin_commit(offsets, timeout).end()
-
     def begin_commit(
         self, offsets: Mapping[TopicPartition, OffsetAndMetadata], timeout: float
     ) -> Committing:
@@ -101,7 +98,7 @@ class StaticOwnership(Ownership):
                 raise failed
             return answer.seconds
 
-        return Committing(answer.is_there, end)
+        return Committing(offsets, answer.is_there, end)
 
     def leave(self) -> None:
         super().leave()

@@ -77,10 +77,8 @@ def _shown(address: str, context: ssl.SSLContext) -> bytes | None:
             context.wrap_socket(raw, server_hostname=host) as secured,
         ):
             return secured.getpeercert(binary_form=True)
-    except (
-        OSError,
-        ValueError,
-    ):  # ssl.SSLError is the one, a name that can't be a host's the other
+    # ssl.SSLError is the one, a name that can't be a host's the other.
+    except (OSError, ValueError):
         return None
 
 

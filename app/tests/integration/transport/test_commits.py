@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +15,8 @@ from tests.eventually import eventually
 
 from .conftest import Connect, Look
 from .test_consume import Reader
+
+Publish = Callable[..., None]
 
 
 class SlowCommits:
@@ -38,12 +41,11 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> SlowCommits:
 
 
 def test_messages_come_while_a_commit_is_on_its_way(
-    connect: Connect, look: Look, topic: str, commits: SlowCommits
+    connect: Connect, publish: Publish, look: Look, topic: str, commits: SlowCommits
 ) -> None:
     reader = Reader(connect(partitions=[0]), topic)
-    publisher = connect().Producer()
     for number in range(5):
-        publisher.publish({"n": number}, routing_key=topic, partition=0)
+        publish(topic, range(number, number + 1), partition=0)
         message = reader.read()
         assert message.delivery_info["offset"] == number
         message.ack()
@@ -54,13 +56,12 @@ def test_messages_come_while_a_commit_is_on_its_way(
 
 
 def test_an_end_waits_for_a_commit_and_commits_what_was_done_since(
-    connect: Connect, look: Look, topic: str, commits: SlowCommits
+    connect: Connect, publish: Publish, look: Look, topic: str, commits: SlowCommits
 ) -> None:
     connection = connect(partitions=[0])
     reader = Reader(connection, topic)
-    publisher = connect().Producer()
     for number in range(2):
-        publisher.publish({"n": number}, routing_key=topic, partition=0)
+        publish(topic, range(number, number + 1), partition=0)
         reader.read().ack()
         assert commits.begun.wait(10)
     consumer = connection.transport.consumer
@@ -75,7 +76,7 @@ def test_an_end_waits_for_a_commit_and_commits_what_was_done_since(
 
 
 def test_the_owners_duties_come_between_two_commits(
-    connect: Connect, topic: str, monkeypatch: pytest.MonkeyPatch
+    connect: Connect, publish: Publish, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where each takes longer than they are apart, and there is always something to commit."""
     happened: list[str] = []
@@ -93,10 +94,13 @@ def test_the_owners_duties_come_between_two_commits(
     monkeypatch.setattr(Fence, "commit", slow)
     monkeypatch.setattr(StaticOwnership, "step", noted)
     reader = Reader(connect(partitions=[0]), topic)
-    publisher = connect().Producer()
-    while happened.count("commit") < 6:
-        publisher.publish({}, routing_key=topic, partition=0)
+
+    def six_commits_after_another() -> bool:
+        publish(topic, range(1), partition=0)
         reader.read().ack()
+        return happened.count("commit") >= 6
+
+    eventually(six_commits_after_another)
     begun = [at for at, what in enumerate(happened) if what == "commit"]
     for one, next_one in pairwise(begun):
         assert "duties" in happened[one:next_one]

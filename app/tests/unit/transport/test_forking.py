@@ -9,7 +9,6 @@ import os
 import signal
 import termios
 import threading
-import time
 from array import array
 
 import pytest
@@ -71,8 +70,10 @@ def test_a_child_can_log_whatever_was_being_logged() -> None:
     logger.propagate = False
     logger.addHandler(lines)
 
+    forked = threading.Event()
+
     def drain() -> None:
-        time.sleep(0.2)  # the fork has begun by then; had it not, the test would pass for nothing
+        eventually(lambda: forking._forking.locked() or forked.is_set())
         while os.read(read, 100_000):
             pass
 
@@ -85,6 +86,7 @@ def test_a_child_can_log_whatever_was_being_logged() -> None:
     if child == 0:  # pragma: no cover
         logger.error("the child's")
         os._exit(0)
+    forked.set()
     try:
         eventually(lambda: os.waitpid(child, os.WNOHANG)[0] == child, 10, what="the child to end")
     except BaseException:

@@ -355,9 +355,14 @@ class Progress(RuleBasedStateMachine):
         shutil.rmtree(self.directory)
 
 
-@pytest.mark.parametrize("ordering", ["partition", "key", "none"])
-def test_whatever_happens(ordering: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def asks_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a leader's records end is for the log to say, without a broker."""
     monkeypatch.setattr(lanes, "end_of_epoch", lambda log, _, epoch: log.end_of(epoch))
+
+
+@pytest.mark.parametrize("ordering", ["partition", "key", "none"])
+def test_whatever_happens(ordering: str) -> None:
     machine = type("Ordered", (Progress,), {"ordering": ordering})
     run_state_machine_as_test(
         machine,
@@ -365,9 +370,8 @@ def test_whatever_happens(ordering: str, monkeypatch: pytest.MonkeyPatch) -> Non
     )
 
 
-def test_a_new_leader_makes_nothing_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_leader_makes_nothing_run_again() -> None:
     """What was done of its records is known to the journal alone when the process dies; none was lost."""
-    monkeypatch.setattr(lanes, "end_of_epoch", lambda log, _, epoch: log.end_of(epoch))
     machine = Progress()
     machine.start()
     machine.produce(None, 0, 1)
@@ -384,11 +388,8 @@ def test_a_new_leader_makes_nothing_run_again(monkeypatch: pytest.MonkeyPatch) -
     machine.teardown()
 
 
-def test_what_lies_ahead_stays_known_while_an_older_leaders_records_are_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_lies_ahead_stays_known_while_an_older_leaders_records_are_read() -> None:
     """The commit's epoch is that of the latest record it speaks of, not of the last that was read."""
-    monkeypatch.setattr(lanes, "end_of_epoch", lambda log, _, epoch: log.end_of(epoch))
     machine = Progress()
     machine.start()
     machine.produce(None, 0, 3)
