@@ -82,15 +82,16 @@ def test_time_limits(plain: Plain, pool: str) -> None:
 def test_a_warm_stop_loses_nothing_and_runs_nothing_twice(plain: Plain, pool: str) -> None:
     """The last test of a pool: its worker ends in it, and another one goes on.
 
-    Celery's prefork pool forgets a task now and then that a child has, but has not accepted yet: it
-    runs, and runs again. `scheduler.consumer` waits for it; a plain app has one for each child.
+    Celery's prefork pool forgets a task, acknowledged early or late, that is on its way to a child at
+    the stop: it runs, and runs again. `scheduler.consumer` waits for it; in a plain app there is at
+    most one for each child, and seldom one if every child is busy.
     """
     eventually(lambda: plain.lag() == 0, what="the lag is 0")
     plain.ledger.unlink(missing_ok=True)
     names = [f"{kind}-{number}" for kind in ("early", "late") for number in range(4)]
     for name in names:
         plain.send("work_late" if name.startswith("late") else "work", name, 0.2)
-    eventually(plain.noted, what="a start")
+    eventually(lambda: len(plain.noted()) >= POOLS[pool], what="the pool is busy")
     (worker,) = plain.processes
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
@@ -104,5 +105,4 @@ def test_a_warm_stop_loses_nothing_and_runs_nothing_twice(plain: Plain, pool: st
     ended = [line.split()[1] for line in plain.noted() if line.startswith("end")]
     again = Counter(ended) - Counter(names)
     assert set(ended) == set(names)
-    assert again.total() <= (2 if pool == "prefork" else 0)
-    assert all(name.startswith("late") for name in again)
+    assert again.total() <= (POOLS[pool] if pool == "prefork" else 0)
