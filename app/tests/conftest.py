@@ -6,10 +6,15 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from kafka import KafkaAdminClient
 
 from scheduler.local_broker import LocalBrokerError, LocalKafka
 from tests.secure_kafka import Authority, secure_kafka
+
+# No test depends on how fast the machine is.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def _started(start: Callable[[], LocalKafka]) -> LocalKafka:

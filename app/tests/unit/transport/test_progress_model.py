@@ -366,7 +366,7 @@ def test_whatever_happens(ordering: str) -> None:
     machine = type("Ordered", (Progress,), {"ordering": ordering})
     run_state_machine_as_test(
         machine,
-        settings=settings(max_examples=60, stateful_step_count=40, deadline=None),
+        settings=settings(max_examples=60, stateful_step_count=40),
     )
 
 
