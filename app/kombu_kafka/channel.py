@@ -7,7 +7,6 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
 from kafka.consumer.fetcher import ConsumerRecord
 
@@ -45,9 +44,9 @@ class Channel(QueueMethods):
     def __init__(self, connection: Transport, **kwargs: Any) -> None:
         super().__init__(connection, **kwargs)
         self._prefetch_count = 0
-        self._unacknowledged: set[int] = set()
-        #: Unacknowledged messages that somebody still holds, and so may acknowledge.
-        self._messages: WeakValueDictionary[int, KafkaMessage] = WeakValueDictionary()
+        #: Tags that are not acknowledged, and what tells whether somebody still holds the message, and
+        #: so may acknowledge it.
+        self._unacknowledged: dict[int, Callable[[], KafkaMessage | None]] = {}
 
     # Publishing
 
@@ -170,7 +169,7 @@ class Channel(QueueMethods):
         """
         record = delivery.record
         if not is_transient_tag(delivery.tag):
-            self._unacknowledged.add(delivery.tag)
+            self._unacknowledged[delivery.tag] = _nobody
         try:
             envelope = decode(record.headers, record.value)
             limit = self._limit(record, envelope)
@@ -192,7 +191,7 @@ class Channel(QueueMethods):
         if no_ack:
             self.basic_ack(delivery.tag)
         elif delivery.tag in self._unacknowledged:
-            self._messages[delivery.tag] = message
+            self._unacknowledged[delivery.tag] = weakref.ref(message)
         return message
 
     def _limit(self, record: ConsumerRecord, envelope: Envelope) -> int | None:
@@ -304,7 +303,7 @@ class Channel(QueueMethods):
         super().close()
         self.connection = transport
         for tag in sorted(self._unacknowledged, reverse=True):
-            requeue, message = transport.consumer.inbox.requeue, self._messages.get(tag)
+            requeue, message = transport.consumer.inbox.requeue, self._unacknowledged[tag]()
             if message is None:
                 requeue(tag)
             else:
@@ -313,9 +312,13 @@ class Channel(QueueMethods):
 
     def _forget(self, delivery_tag: int) -> None:
         blocked = not self.can_consume()
-        self._unacknowledged.discard(delivery_tag)
+        self._unacknowledged.pop(delivery_tag, None)
         if blocked:
             self.connection.wakeup.set()
+
+
+def _nobody() -> None:
+    """Nobody holds the message."""
 
 
 def _key(key: object, queue: str) -> bytes | None:

@@ -26,7 +26,7 @@ class Message(BaseMessage):
 
     Arguments:
         delivery: the record on its way.
-        envelope: its headers, decoded.
+        envelope: its headers, decoded; they become the message's.
         channel: the channel that delivers it.
         consumer_tag: the consumer it is for.
     """
@@ -36,33 +36,32 @@ class Message(BaseMessage):
     ) -> None:  # fmt: skip
         record = delivery.record
         key = None if record.key is None else record.key.decode(errors="replace")
-        position = {
-            "topic": record.topic,
-            "partition": record.partition,
-            "offset": record.offset,
-            "timestamp": record.timestamp,
-        }
-        headers = envelope.headers
-        headers.update(
-            {f"kafka_{name}": value for name, value in position.items()},
-            kafka_key=key,
-            kafka_attempt=None if is_transient_tag(delivery.tag) else delivery.attempts + 1,
-        )
-        properties: dict[str, Any] = {"priority": 0, **envelope.properties}
+        headers, properties = envelope.headers, envelope.properties
+        headers["kafka_topic"] = record.topic
+        headers["kafka_partition"] = record.partition
+        headers["kafka_offset"] = record.offset
+        headers["kafka_timestamp"] = record.timestamp
+        headers["kafka_key"] = key
+        headers["kafka_attempt"] = None if is_transient_tag(delivery.tag) else delivery.attempts + 1
+        properties.setdefault("priority", 0)
+        properties["delivery_tag"] = delivery.tag
         super().__init__(
             body=record.value,
             delivery_tag=delivery.tag,
             content_type=envelope.content_type,
             content_encoding=envelope.content_encoding,
             headers=headers,
-            properties={**properties, "delivery_tag": delivery.tag},
+            properties=properties,
             delivery_info={
                 "exchange": properties.get("exchange", ""),
                 "routing_key": properties.get("routing_key", record.topic),
                 "redelivered": delivery.redelivered,
                 "consumer_tag": consumer_tag,
                 "partition_key": key,
-                **position,
+                "topic": record.topic,
+                "partition": record.partition,
+                "offset": record.offset,
+                "timestamp": record.timestamp,
             },
             channel=channel,
         )

@@ -71,8 +71,10 @@ class Receivers:
         """Give the topics that somebody has room for, those of the lowest rank first."""
         ranks: dict[int, set[str]] = {}
         for topic, (rank, receivers) in self._topics.items():
-            if any(receiver.channel.can_consume() for receiver in receivers):
-                ranks.setdefault(rank, set()).add(topic)
+            for receiver in receivers:
+                if receiver.channel.can_consume():
+                    ranks.setdefault(rank, set()).add(topic)
+                    break
         for rank in sorted(ranks):
             yield ranks[rank]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from kafka.consumer.fetcher import ConsumerRecord
 
-from .task_headers import TYPED, fault
+from .task_headers import TEXTS, TYPED, fault
 
 __all__ = (
     "DEFAULT_CONTENT_ENCODING",
@@ -130,30 +130,24 @@ def decode(headers: Iterable[tuple[str, bytes | None]] | None, value: bytes | No
     """
     if value is None:
         raise UndecodableRecordError(_no_value(dict(headers or ())))
-    texts = _texts(headers or ())
-    as_json = _listed(texts.pop(_JSON_HEADERS, ""))
-    envelope = Envelope(
-        content_type=texts.pop(_CONTENT_TYPE, DEFAULT_CONTENT_TYPE),
-        content_encoding=texts.pop(_CONTENT_ENCODING, DEFAULT_CONTENT_ENCODING),
-    )
-    for name, text in texts.items():
-        parsed = _parse(name, text) if name in as_json or name in TYPED else text
-        if name.startswith(_PROPERTY):
-            envelope.properties[name.removeprefix(_PROPERTY)] = parsed
-        else:
-            envelope.headers[name] = parsed
-    encoding = envelope.content_encoding.lower()
-    if envelope.content_type == DEFAULT_CONTENT_TYPE and encoding not in _JSON_ENCODINGS:
+    read: dict[str, Any] = _texts(headers or ())
+    listed = read.pop(_JSON_HEADERS, "")
+    content_type = read.pop(_CONTENT_TYPE, DEFAULT_CONTENT_TYPE)
+    content_encoding = read.pop(_CONTENT_ENCODING, DEFAULT_CONTENT_ENCODING)
+    shape = _shape(tuple(read), listed)
+    for name in shape.as_json:
+        read[name] = _parse(name, read[name])
+    properties = {short: read.pop(name) for name, short in shape.properties}
+    if content_type == DEFAULT_CONTENT_TYPE and content_encoding.lower() not in _JSON_ENCODINGS:
         raise UndecodableRecordError(
-            f"the header 'content-encoding' is {envelope.content_encoding!r:.100}, and JSON is UTF-8"
+            f"the header 'content-encoding' is {content_encoding!r:.100}, and JSON is UTF-8"
         )
-    for name, kind in _PROPERTY_KINDS.items():
-        found = envelope.properties.get(name)
-        if found is not None and type(found) is not kind:
+    for name, found in properties.items():
+        if found is not None and type(found) is not _PROPERTY_KINDS.get(name, type(found)):
             _check_property(name, found)
-    if "task" in envelope.headers and (sentence := fault(envelope.headers)):
+    if "task" in read and (sentence := fault(read, shape.texts_as_json)):
         raise UndecodableRecordError(sentence)
-    return envelope
+    return Envelope(read, properties, content_type, content_encoding)
 
 
 def is_task(record: ConsumerRecord) -> bool:
@@ -169,26 +163,47 @@ def _no_value(headers: Mapping[str, bytes | None]) -> str:
 
 
 def _texts(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
-    texts = {}
-    name = ""
+    headers = tuple(headers)
     try:
-        for name, raw in headers:
-            texts[name] = raw.decode() if raw else ""
+        return {name: raw.decode() if raw else "" for name, raw in headers}
     except UnicodeDecodeError as exc:
+        name = next(name for name, raw in headers if raw == exc.object)
         raise UndecodableRecordError(f"the header {name!r} is not UTF-8 ({exc.reason})") from exc
-    return texts
 
 
-@lru_cache(maxsize=64)
-def _listed(text: str) -> frozenset[str]:
-    """The names in a header ``json-headers``: nearly always the same few."""
-    return frozenset(filter(None, text.split(",")))
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """How to read the headers of records that have the same ones.
+
+    Attributes:
+        as_json: those that hold JSON.
+        texts_as_json: those of them that a task has as text.
+        properties: those that are properties, and what these are called.
+    """
+
+    as_json: tuple[str, ...]
+    texts_as_json: tuple[str, ...]
+    properties: tuple[tuple[str, str], ...]
+
+
+@lru_cache(maxsize=32)  # anybody may write records of other shapes, a megabyte each
+def _shape(names: tuple[str, ...], json_headers: str) -> _Shape:
+    listed = frozenset(filter(None, json_headers.split(",")))
+    as_json = tuple(name for name in names if name in listed or name in TYPED)
+    return _Shape(
+        as_json,
+        tuple(name for name in as_json if name in TEXTS),
+        tuple((name, name.removeprefix(_PROPERTY)) for name in names if name.startswith(_PROPERTY)),
+    )
 
 
 def _parse(name: str, text: str) -> Any:
+    if text in _WORDS:
+        return _WORDS[text]
+    if text in _EMPTY:
+        return _EMPTY[text].copy()
     try:
-        # The words that most of a task's headers consist of; they can't be changed, so they are shared.
-        return _WORDS[text] if text in _WORDS else _JSON.decode(text)
+        return _JSON.decode(text)
     except (ValueError, RecursionError) as exc:
         raise UndecodableRecordError(f"the header {name!r} is not JSON ({exc})") from exc
 
@@ -199,7 +214,9 @@ def _refuse_constant(name: str) -> None:
 
 #: One for all headers: `json.loads` would make one for each, because of `parse_constant`.
 _JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+#: What most of a task's headers consist of: words that can't be changed, and so are shared, and such as can.
 _WORDS = {"null": None, "true": True, "false": False, "0": 0, "2": 2}
+_EMPTY: dict[str, Any] = {"{}": {}, "[]": [], "[null,null]": [None, None]}
 
 
 def _check_property(name: str, value: object) -> None:

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ("TYPED", "fault")
+__all__ = ("TEXTS", "TYPED", "fault")
 
 #: Celery's headers that are not text, and what a foreign producer's text for them must hold.
-TYPED: dict[str, tuple[type, ...]] = {
-    "retries": (int,),
-    "group_index": (int,),
-    "replaced_task_nesting": (int,),
-    "ignore_result": (bool,),
-    "timelimit": (list,),
-    "stamped_headers": (list,),
-    "stamps": (dict,),
+TYPED: dict[str, type] = {
+    "retries": int,
+    "group_index": int,
+    "replaced_task_nesting": int,
+    "ignore_result": bool,
+    "timelimit": list,
+    "stamped_headers": list,
+    "stamps": dict,
 }
 
 #: Celery's headers that are text, if they are there.
-_TEXTS = (
-    "lang", "root_id", "parent_id", "group", "meth", "shadow", "eta", "expires", "argsrepr",
-    "kwargsrepr", "origin", "compression",
+TEXTS = frozenset(
+    ("lang", "root_id", "parent_id", "group", "meth", "shadow", "eta", "expires", "argsrepr",
+     "kwargsrepr", "origin", "compression")
 )  # fmt: skip
 
 #: Longest name of a task and longest id, in characters: they go into every log line and event.
@@ -33,25 +33,30 @@ _MAX_NAME = 1000
 _MAX_COUNT = 2**31 - 1
 
 
-def fault(headers: Mapping[str, Any]) -> str | None:
-    """Say in a sentence (without its full stop) why a task with these headers can't run; or None."""
+def fault(headers: Mapping[str, Any], read_as_json: Collection[str] = TEXTS) -> str | None:
+    """Say in a sentence (without its full stop) why a task with these headers can't run; or None.
+
+    Arguments:
+        headers: as they were read.
+        read_as_json: those of `TEXTS` that may hold something else than text.
+    """
     for name in ("task", "id"):
         text = headers.get(name)
         if not isinstance(text, str) or not text:
             return f"the record is a task, but its header {name!r} is empty"
         if len(text) > _MAX_NAME:
             return f"the header {name!r} is longer than {_MAX_NAME} characters"
-    for name in _TEXTS:
+    for name in read_as_json:
         value = headers.get(name)
         if value is not None and not isinstance(value, str):
             return f"the header {name!r} must be text, not {_shown(value)}"
-    for name, types in TYPED.items():
+    for name, kind in TYPED.items():
         value = headers.get(name)
         if value is None:
             continue
-        if not isinstance(value, types) or (bool not in types and isinstance(value, bool)):
-            return f"the header {name!r} must be a JSON {types[0].__name__}, not {_shown(value)}"
-        if isinstance(value, int) and int in types and not 0 <= value <= _MAX_COUNT:
+        if type(value) is not kind:
+            return f"the header {name!r} must be a JSON {kind.__name__}, not {_shown(value)}"
+        if kind is int and not 0 <= headers[name] <= _MAX_COUNT:
             return f"the header {name!r} must be a count, not {_shown(value)}"
     for name in ("eta", "expires"):
         if headers.get(name) and not _is_time(headers[name]):

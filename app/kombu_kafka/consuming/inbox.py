@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -32,9 +32,9 @@ logger = logging.getLogger(__name__)
 _tags = count(1)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Delivery:
-    """A record on its way through a worker.
+    """A record on its way through a worker; not to be changed.
 
     Attributes:
         record: as fetched.
@@ -72,7 +72,8 @@ class Inbox:
         self._in_flight: dict[int, tuple[Delivery, Lane]] = {}
         #: Tag of the delivery that is under suspicion and out: there is one at most.
         self._suspect: int | None = None
-        self._turn = 0
+        #: Whose turn it is, from the left.
+        self._turns: deque[Lane] = deque()
         self._closed = False
         self._lease = math.inf
         #: How many records Kafka deleted before they were consumed.
@@ -110,7 +111,9 @@ class Inbox:
         """
         lane = Lane(partition, position, order, journal, committed, known, attempts, topic, epoch)
         with self._lock:
+            self._forget(partition)
             self._lanes[partition] = lane
+            self._turns.append(lane)
             self._lost[partition] += lost
 
     def drop(self, partition: TopicPartition) -> int:
@@ -120,7 +123,7 @@ class Inbox:
             How many of its deliveries were in flight: settling one of them has no effect.
         """
         with self._lock:
-            lane = self._lanes.pop(partition, None)
+            lane = self._forget(partition)
             if lane is None:
                 return 0
             late = [tag for tag, (_, other) in self._in_flight.items() if other is lane]
@@ -313,16 +316,14 @@ class Inbox:
         with self._lock:
             if self._closed or time.monotonic() > self._lease:
                 return None
-            lanes = [
-                lane
-                for partition, lane in self._lanes.items()
-                if partition.topic in topics and not lane.held
-            ]
-            for step in range(len(lanes)):
-                lane = lanes[(self._turn + step) % len(lanes)]
-                record = lane.next(suspects=self._suspect is None)
+            turns, suspects = self._turns, self._suspect is None
+            for _ in range(len(turns)):
+                lane = turns[0]
+                turns.rotate(-1)
+                if lane.held or lane.partition.topic not in topics:
+                    continue
+                record = lane.next(suspects=suspects)
                 if record is not None:
-                    self._turn += step + 1
                     delivery = Delivery(record, *lane.handed_out(record.offset))
                     self._in_flight[delivery.tag] = delivery, lane
                     if delivery.attempts and lane.is_suspect(record.offset):
@@ -382,6 +383,12 @@ class Inbox:
         with self._lock:
             found = self._in_flight.get(tag)
             return found[1].attempt_failed(found[0].record.offset) if found else 0
+
+    def _forget(self, partition: TopicPartition) -> Lane | None:
+        lane = self._lanes.pop(partition, None)
+        if lane is not None:
+            self._turns.remove(lane)
+        return lane
 
     def _acquit(self, tag: int) -> None:
         if tag == self._suspect:
