@@ -14,9 +14,10 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 from kafka import KafkaConsumer
+from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import (
     AuthorizationError,
     CorruptRecordError,
@@ -29,7 +30,7 @@ from kafka.errors import (
 from kafka.structs import TopicPartition
 
 from .clients.consumers import new_consumer, unreadable
-from .clients.fetching import poll, settled, wait
+from .clients.fetching import answered, poll, settled, wait
 from .clients.handshake import require_access
 from .clients.metrics import ClientMetrics, CommitMeter
 from .consuming import attempts
@@ -255,32 +256,43 @@ class Consumer:
         paused, assigned = client.paused(), client.assignment()
         client.pause(*(assigned - flowing - paused))
         client.resume(*(paused & flowing))
-        quiet = self._quiet()
+        waits = settled(client)
+        quiet = waits and self._quiet()
         client._fetcher.config["fetch_max_wait_ms"] = QUIET_MS if quiet else FETCH_MAX_WAIT_MS
         try:
-            fetched = poll(client, timeout_ms=0 if quiet else POLL_MS)
+            fetched = poll(client, timeout_ms=0 if waits else POLL_MS)
+            self._push(fetched, flowing)
+            if waits and not fetched:
+                quiet = quiet and self.inbox.quiet()
+                patience = min(QUIET_MS, self._options.session_timeout * 100) if quiet else POLL_MS
+                wait(client, self._wake, patience / 1000)
+                self._push(answered(client), flowing)
         except CorruptRecordError as exc:
             # It is dead-lettered by where it lies.
             record = unreadable(client, exc)
-            fetched = {TopicPartition(record.topic, record.partition): [record]}
+            self._push({TopicPartition(record.topic, record.partition): [record]}, flowing)
         except OffsetOutOfRangeError as exc:
             self._end_commit(wait=True)
             self._ownership.out_of_range(exc.args[0])
-            return
         except LogTruncationError as exc:
             self._end_commit(wait=True)
             self._ownership.cut_short(exc.divergent_offsets)
-            return
+
+    def _push(
+        self,
+        fetched: Mapping[TopicPartition, Sequence[ConsumerRecord]],
+        flowing: Collection[TopicPartition],
+    ) -> None:
+        """Hand over what was fetched, and where that leaves the partitions that are fetched from."""
+        client = self._ownership.client
         for partition, records in fetched.items():
             last = records[-1]
             self.inbox.push(partition, records, last.offset + 1, last.leader_epoch)
-        for partition in client.assignment() & flowing:
+        for partition in client.assignment().intersection(flowing):
             # Past transaction markers and compacted records, which no poll returns.
             position = client._subscription.assignment[partition].position
             if position is not None:
                 self.inbox.push(partition, (), position.offset, position.leader_epoch)
-        if quiet and not fetched and self.inbox.quiet():
-            wait(client, self._wake, min(QUIET_MS / 1000, self._options.session_timeout / 10))
 
     def _quiet(self) -> bool:
         """Whether there is nothing to do but to wait for records."""
@@ -289,7 +301,6 @@ class Consumer:
             and self._ownership.ready(self._topics)
             and not self._ownership.absent.names
             and self.inbox.quiet()
-            and settled(self._ownership.client)
         )
 
     def _commit_if_due(self) -> None:

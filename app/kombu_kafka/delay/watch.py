@@ -14,7 +14,7 @@ from kafka.errors import CorruptRecordError, KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from ..clients.consumers import new_consumer, unreadable
-from ..clients.fetching import poll, settled, wait
+from ..clients.fetching import answered, poll, settled, wait
 from ..options import Options
 from . import letters as delay_letters
 from . import messages as delay
@@ -41,6 +41,8 @@ MAX_POLL_MS = 60_000
 POLL_MS = 200
 #: The same, and of the thread, while nothing is to be resumed.
 QUIET_MS = 1000
+#: The same, while nothing waits: a partition may have to be read anew after a failure only where something does.
+EMPTY_MS = 5000
 #: Records forwarded in one transaction: what becomes due meanwhile waits for its end.
 BATCH = 500
 #: Milliseconds before something is ready from which on it is looked for what was revoked.
@@ -167,11 +169,12 @@ class Watch:
             fetched = poll(
                 client, timeout_ms=0 if waits else min(patience, POLL_MS), max_records=2 * BATCH
             )
+            if waits and patience and not fetched:
+                wait(client, self._wake, patience / 1000)
+                fetched = answered(client)
         except CorruptRecordError as exc:
             record = unreadable(client, exc)
             return {TopicPartition(record.topic, record.partition): [record]}
-        if waits and patience and not fetched:
-            wait(client, self._wake, patience / 1000)
         return fetched
 
     def _patience(self) -> int:
@@ -179,7 +182,10 @@ class Watch:
         if self._changes.seen.is_set():
             return 0  # what failed is begun anew at once
         now = _now()
-        return max(0, int(min([QUIET_MS, *(at - now for at in self._ready_at())])))
+        return max(0, int(min([self._longest(), *(at - now for at in self._ready_at())])))
+
+    def _longest(self) -> int:
+        return QUIET_MS if any(self._levels.values()) else EMPTY_MS
 
     def _ready_at(self) -> list[int]:
         monotonic = time.monotonic()
@@ -192,7 +198,7 @@ class Watch:
         """How long a broker may hold a request, in milliseconds: not while one is to be resumed."""
         now = _now()
         moments = (level.read_on_at() for level in self._levels.values())
-        return POLL_MS if any(now < at < now + QUIET_MS for at in moments) else QUIET_MS
+        return POLL_MS if any(now < at < now + QUIET_MS for at in moments) else self._longest()
 
     def _take_over(self) -> None:
         """Begin with what is ours now, from what is committed; first end what others left open."""

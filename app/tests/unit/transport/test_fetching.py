@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -100,8 +101,11 @@ def test_a_client_without_a_coordinator_is_polled_the_old_way(client: Any) -> No
     assert not settled(client)
 
 
+@pytest.mark.parametrize("read", [fetching.poll, fetching.answered])
 @pytest.mark.parametrize(("after", "kept"), [(7, 3), (8, -1)])
-def test_which_leader_wrote_what_was_read_last_is_not_forgotten(after: int, kept: int) -> None:
+def test_which_leader_wrote_what_was_read_last_is_not_forgotten(
+    after: int, kept: int, read: Callable[[Any], Any]
+) -> None:
     """An answer without records is none; a position that moved is another."""
     state = SimpleNamespace(position=OffsetAndMetadata(7, "", 3))
 
@@ -111,9 +115,11 @@ def test_which_leader_wrote_what_was_read_last_is_not_forgotten(after: int, kept
 
     client = SimpleNamespace(
         _coordinator=SimpleNamespace(rejoining=False),
-        _fetcher=SimpleNamespace(_next_partition_records=None),
+        _fetcher=SimpleNamespace(
+            _next_partition_records=None, fetched_records=lambda: (answer(), False)
+        ),
         _subscription=SimpleNamespace(assignment={"tasks-0": state}),
         poll=answer,
     )
-    assert fetching.poll(client) == {}
+    assert read(client) == {}
     assert state.position.leader_epoch == kept
