@@ -51,7 +51,7 @@ POLL_MS = 100
 #: Milliseconds a broker holds a request that nothing answers: as long may a partition wait that is
 #: resumed while others are read.
 FETCH_MAX_WAIT_MS = 500
-#: The same, and how long the thread waits too, while there is nothing else to do.
+#: The same while there is nothing else to do.
 QUIET_MS = 1000
 #: Seconds between two attempts after the brokers could not be reached.
 RETRY_SECONDS = 1.0
@@ -264,8 +264,9 @@ class Consumer:
             self._push(fetched, flowing)
             if waits and not fetched:
                 quiet = quiet and self.inbox.quiet()
-                patience = min(QUIET_MS, self._options.session_timeout * 100) if quiet else POLL_MS
-                wait(client, self._wake, patience / 1000)
+                # An idle request's answer comes after QUIET_MS: a wait that ended just before it would cost a poll.
+                longest = min(2 * QUIET_MS, self._options.session_timeout * 100)
+                wait(client, self._wake, (longest if quiet else POLL_MS) / 1000)
                 self._push(answered(client), flowing)
         except CorruptRecordError as exc:
             # It is dead-lettered by where it lies.

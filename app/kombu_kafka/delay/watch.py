@@ -39,7 +39,7 @@ HEARTBEAT_MS = 1000
 MAX_POLL_MS = 60_000
 #: Longest wait of a broker's for records, in milliseconds: what is resumed is read after this.
 POLL_MS = 200
-#: The same, and of the thread, while nothing is to be resumed.
+#: The same, while nothing is to be resumed.
 QUIET_MS = 1000
 #: The same, while nothing waits: a partition may have to be read anew after a failure only where something does.
 EMPTY_MS = 5000
@@ -182,7 +182,8 @@ class Watch:
         if self._changes.seen.is_set():
             return 0  # what failed is begun anew at once
         now = _now()
-        return max(0, int(min([self._longest(), *(at - now for at in self._ready_at())])))
+        # Until the answer, unless something is ready sooner.
+        return max(0, int(min([2 * self._longest(), *(at - now for at in self._ready_at())])))
 
     def _longest(self) -> int:
         return QUIET_MS if any(self._levels.values()) else EMPTY_MS

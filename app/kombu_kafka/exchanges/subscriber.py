@@ -256,7 +256,7 @@ class Subscriber:
         try:
             fetched = poll(client, timeout_ms=0)
             if not fetched:
-                wait(client, self._changed, patience / 1000)
+                wait(client, self._changed, 2 * patience / 1000)  # so, until the answer
                 fetched = answered(client)
         except CorruptRecordError as exc:
             self._pass_over(client, exc)
