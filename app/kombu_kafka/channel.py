@@ -303,7 +303,8 @@ class Channel(QueueMethods):
         super().close()
         self.connection = transport
         for tag in sorted(self._unacknowledged, reverse=True):
-            requeue, message = transport.consumer.inbox.requeue, self._unacknowledged[tag]()
+            requeue = transport.consumer.inbox.requeue
+            message = self._unacknowledged.get(tag, _nobody)()
             if message is None:
                 requeue(tag)
             else:

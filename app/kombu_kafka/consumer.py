@@ -267,7 +267,8 @@ class Consumer:
                 # An idle request's answer comes after QUIET_MS: a wait that ended just before it would cost a poll.
                 longest = min(2 * QUIET_MS, self._options.session_timeout * 100)
                 wait(client, self._wake, (longest if quiet else POLL_MS) / 1000)
-                self._push(answered(client), flowing)
+                if settled(client):  # or what is assigned may change at this moment
+                    self._push(answered(client), flowing)
         except CorruptRecordError as exc:
             # It is dead-lettered by where it lies.
             record = unreadable(client, exc)

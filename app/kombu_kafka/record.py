@@ -55,6 +55,8 @@ _PROPERTY_KINDS: dict[str, type] = {
     name: int if name in ("priority", "delivery_mode") else str for name in _PROPERTIES
 }
 
+#: Number of headers, and length of ``json-headers``, up to which it is remembered how to read such records.
+MAX_HEADERS, MAX_LISTED = 64, 2000
 
 #: One for all headers: `json.dumps` would make one for each, because of `separators`.
 _compact = json.JSONEncoder(separators=(",", ":")).encode
@@ -134,7 +136,9 @@ def decode(headers: Iterable[tuple[str, bytes | None]] | None, value: bytes | No
     listed = read.pop(_JSON_HEADERS, "")
     content_type = read.pop(_CONTENT_TYPE, DEFAULT_CONTENT_TYPE)
     content_encoding = read.pop(_CONTENT_ENCODING, DEFAULT_CONTENT_ENCODING)
-    shape = _shape(tuple(read), listed)
+    # Anybody may write records with others' shapes, a hundred thousand headers each: those are not kept.
+    usual = len(read) <= MAX_HEADERS and len(listed) <= MAX_LISTED
+    shape = (_shape if usual else _shape.__wrapped__)(tuple(read), listed)
     for name in shape.as_json:
         read[name] = _parse(name, read[name])
     properties = {short: read.pop(name) for name, short in shape.properties}
@@ -186,7 +190,7 @@ class _Shape:
     properties: tuple[tuple[str, str], ...]
 
 
-@lru_cache(maxsize=32)  # anybody may write records of other shapes, a megabyte each
+@lru_cache(maxsize=32)
 def _shape(names: tuple[str, ...], json_headers: str) -> _Shape:
     listed = frozenset(filter(None, json_headers.split(",")))
     as_json = tuple(name for name in names if name in listed or name in TYPED)

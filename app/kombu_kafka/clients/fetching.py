@@ -19,7 +19,7 @@ __all__ = ("answered", "end_of_epoch", "forget", "poll", "refresh", "settled", "
 METADATA_MS = 5000
 #: Seconds between two looks, while waiting, at whether the client has to rejoin its group.
 LOOK_SECONDS = 0.25
-#: Seconds to wait where partitions are to be read and no request is out (no leader, no connection).
+#: Seconds to wait where a partition is to be read and its request is not out (no leader, no connection).
 RETRY_SECONDS = 0.1
 
 
@@ -164,7 +164,8 @@ def wait(client: Any, wake: threading.Event, seconds: float) -> None:
     for future in [*pending, fetcher._reset_task, fetcher._validation_task]:
         if future is not None and (future in pending or not future.is_done):
             future.add_both(lambda _: wake.set())
-    if not pending and client._subscription.fetchable_partitions():
+    asked, leader = fetcher._nodes_with_pending_fetch_requests, client._cluster.leader_for_partition
+    if any(leader(one) not in asked for one in client._subscription.fetchable_partitions()):
         seconds = min(seconds, RETRY_SECONDS)
     deadline = time.monotonic() + seconds
     while not _rejoins(coordinator):

@@ -317,13 +317,14 @@ class Inbox:
             if self._closed or time.monotonic() > self._lease:
                 return None
             turns, suspects = self._turns, self._suspect is None
-            for _ in range(len(turns)):
-                lane = turns[0]
-                turns.rotate(-1)
+            for number, lane in enumerate(turns):
                 if lane.held or lane.partition.topic not in topics:
                     continue
                 record = lane.next(suspects=suspects)
                 if record is not None:
+                    # Those that were passed over keep their places: another call may ask for them.
+                    del turns[number]
+                    turns.append(lane)
                     delivery = Delivery(record, *lane.handed_out(record.offset))
                     self._in_flight[delivery.tag] = delivery, lane
                     if delivery.attempts and lane.is_suspect(record.offset):

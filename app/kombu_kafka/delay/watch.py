@@ -171,7 +171,7 @@ class Watch:
             )
             if waits and patience and not fetched:
                 wait(client, self._wake, patience / 1000)
-                fetched = answered(client)
+                fetched = answered(client) if settled(client) else {}
         except CorruptRecordError as exc:
             record = unreadable(client, exc)
             return {TopicPartition(record.topic, record.partition): [record]}

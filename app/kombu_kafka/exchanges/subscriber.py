@@ -20,7 +20,7 @@ from kafka.errors import CorruptRecordError, KafkaError
 from kafka.structs import TopicPartition
 
 from ..clients.consumers import new_consumer, unreadable
-from ..clients.fetching import answered, poll, wait
+from ..clients.fetching import poll, wait
 from ..clients.handshake import require_access, why
 from ..consuming.inbox import Delivery
 from ..errors import KombuKafkaError
@@ -255,9 +255,6 @@ class Subscriber:
         client._fetcher.config["fetch_max_wait_ms"] = patience
         try:
             fetched = poll(client, timeout_ms=0)
-            if not fetched:
-                wait(client, self._changed, 2 * patience / 1000)  # so, until the answer
-                fetched = answered(client)
         except CorruptRecordError as exc:
             self._pass_over(client, exc)
             return
@@ -275,6 +272,8 @@ class Subscriber:
                 self._advance(partition, records[-1].offset + 1)
         if found:
             self._wakeup.set()
+        if not fetched:
+            wait(client, self._changed, 2 * patience / 1000)  # so, until the answer
 
     def _patience(self) -> int:
         """How long a broker may hold a request, in milliseconds."""

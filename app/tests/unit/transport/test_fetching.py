@@ -22,8 +22,12 @@ def client() -> Any:
     """What `wait` sees of a consumer that reads one partition, with a request under way."""
     return SimpleNamespace(
         _fetcher=SimpleNamespace(
-            _fetch_futures=[Future()], _reset_task=None, _validation_task=None
+            _fetch_futures=[Future()],
+            _reset_task=None,
+            _validation_task=None,
+            _nodes_with_pending_fetch_requests={1},
         ),
+        _cluster=SimpleNamespace(leader_for_partition={"tasks-0": 1, "tasks-1": 2}.get),
         _coordinator=SimpleNamespace(need_rejoin=lambda: False, rejoining=False, coordinator_id=1),
         _subscription=SimpleNamespace(fetchable_partitions=lambda: ["tasks-0"]),
     )
@@ -85,11 +89,13 @@ def test_a_member_hears_of_a_rebalance_while_it_waits(client: Any) -> None:
     assert list(answers) == []
 
 
-def test_nobody_waits_long_where_no_request_could_be_sent(
-    client: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("partitions", [["tasks-1"], ["tasks-0", "tasks-1"], ["no-leader-0"]])
+def test_nobody_waits_long_where_a_request_could_not_be_sent(
+    client: Any, partitions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Though another broker holds one that will be answered much later."""
     monkeypatch.setattr(fetching, "LOOK_SECONDS", LONG)
-    client._fetcher._fetch_futures.clear()
+    client._subscription.fetchable_partitions = lambda: partitions
     thread = waiting(client, threading.Event())
     thread.join(LONG / 2)
     assert not thread.is_alive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -91,6 +92,21 @@ def test_partitions_take_turns() -> None:
     inbox.push(OTHER, _records(OTHER, 0, 1), 2)
     taken = [inbox.take({"tasks"}) for _ in range(4)]
     assert [delivery.record.partition for delivery in taken if delivery] == [0, 1, 0, 1]
+
+
+def test_partitions_take_turns_whatever_else_is_asked_for_between() -> None:
+    """As with priorities: each step is another topic, and has an inbox's turns in common."""
+    inbox = Inbox(max_buffered=100)
+    urgent = [TopicPartition("urgent", number) for number in range(2)]
+    tasks = [TopicPartition("tasks", number) for number in range(4)]
+    for partition in (*urgent, *tasks):
+        inbox.open(partition, 0, make_order("none"), None)
+        inbox.push(partition, _records(partition, *range(20)), 20)
+    taken = [inbox.take({topic}) for _ in range(8) for topic in ("urgent", "tasks")]
+    assert Counter(delivery.partition for delivery in taken if delivery) == {
+        **dict.fromkeys(urgent, 4),
+        **dict.fromkeys(tasks, 2),
+    }
 
 
 def test_a_late_acknowledgement_is_dropped() -> None:
