@@ -196,6 +196,8 @@ class Channel(QueueMethods):
 
     def _limit(self, record: ConsumerRecord, envelope: Envelope) -> int | None:
         expiration, ttl = envelope.properties.get("expiration"), self.connection.ttl(record.topic)
+        if expiration is None and ttl is None:
+            return None
         if "task" in envelope.headers and envelope.headers.get("expires"):
             expiration = None  # Celery knows too, and tells who waits that it is revoked
         try:

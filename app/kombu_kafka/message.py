@@ -8,7 +8,7 @@ from kombu.message import Message as BaseMessage
 
 from .consuming.inbox import Delivery
 from .exchanges.subscriber import is_transient_tag
-from .record import Envelope
+from .record import PROPERTY_DEFAULTS, Envelope
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -43,7 +43,8 @@ class Message(BaseMessage):
         headers["kafka_timestamp"] = record.timestamp
         headers["kafka_key"] = key
         headers["kafka_attempt"] = None if is_transient_tag(delivery.tag) else delivery.attempts + 1
-        properties.setdefault("priority", 0)
+        for name, default in PROPERTY_DEFAULTS.items():
+            properties.setdefault(name, default)
         properties["delivery_tag"] = delivery.tag
         super().__init__(
             body=record.value,

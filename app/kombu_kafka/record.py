@@ -21,6 +21,7 @@ from .task_headers import TEXTS, TYPED, fault
 __all__ = (
     "DEFAULT_CONTENT_ENCODING",
     "DEFAULT_CONTENT_TYPE",
+    "PROPERTY_DEFAULTS",
     "UNREADABLE",
     "Envelope",
     "Headers",
@@ -51,6 +52,8 @@ _PROPERTY = "amqp-"
 #: Properties that travel. The rest belongs to one connection (delivery tag) or is Kafka's (key).
 _PROPERTIES = ("correlation_id", "reply_to", "priority", "delivery_mode", "expiration",
                "exchange", "routing_key")  # fmt: skip
+#: What these are where a record does not tell: said by no header, since nearly every message has them.
+PROPERTY_DEFAULTS = {"priority": 0, "delivery_mode": 2}
 _PROPERTY_KINDS: dict[str, type] = {
     name: int if name in ("priority", "delivery_mode") else str for name in _PROPERTIES
 }
@@ -100,7 +103,11 @@ def encode_headers(
     ]
     as_json = []
     pairs = [(str(name), value) for name, value in headers.items()]
-    pairs += [(_PROPERTY + name, properties.get(name)) for name in _PROPERTIES]
+    pairs += [
+        (_PROPERTY + name, value)
+        for name in _PROPERTIES
+        if (value := properties.get(name)) != PROPERTY_DEFAULTS.get(name)
+    ]
     for name, value in pairs:
         if value is None:
             continue

@@ -62,7 +62,9 @@ def fault(headers: Mapping[str, Any], read_as_json: Collection[str] = TEXTS) -> 
         if headers.get(name) and not _is_time(headers[name]):
             return f"the header {name!r} must be a time in ISO 8601, not {_shown(headers[name])}"
     limits = headers.get("timelimit")
-    if limits is not None and (len(limits) != 2 or not all(map(_is_limit, limits))):
+    if limits is None or limits == [None, None]:
+        return None
+    if len(limits) != 2 or not all(map(_is_limit, limits)):
         return (
             f"the header 'timelimit' must be [hard, soft] in seconds or null, not {_shown(limits)}"
         )

@@ -38,8 +38,9 @@ __all__ = ("Transport",)
 
 logger = logging.getLogger(__name__)
 
-#: Messages handed out before the event loop gets its turn.
-BURST = 100
+#: Messages handed out before the event loop gets its turn, and seconds for it: the solo pool runs a task
+#: where it is handed out, and a signal, a timer or a heartbeat is not to wait for a hundred of them.
+BURST, BURST_SECONDS = 100, 0.05
 
 
 class Transport(QueueTransport):
@@ -251,9 +252,12 @@ class Transport(QueueTransport):
         failure = self._failure()
         if failure is not None:
             raise failure
+        until = time.monotonic() + BURST_SECONDS
         for _ in range(BURST):
             if not self._deliver_one(guarded=True):
                 return
+            if time.monotonic() > until:
+                break
         self.wakeup.set()
 
     def drain_events(self, connection: Transport, timeout: float | None = None) -> None:
@@ -286,13 +290,14 @@ class Transport(QueueTransport):
     def _deliver_one(self, *, guarded: bool) -> bool:
         # In turns: neither a flood of events nor one of tasks may keep the other waiting.
         self._tasks_first = not self._tasks_first
-        sources = [self._next_published, self._next_queued]
-        for source in reversed(sources) if self._tasks_first else sources:
-            found = source()
-            if found is not None:
-                self._deliver(*found, guarded=guarded)
-                return True
-        return False
+        if self._tasks_first:
+            found = self._next_queued() or self._next_published()
+        else:
+            found = self._next_published() or self._next_queued()
+        if found is None:
+            return False
+        self._deliver(*found, guarded=guarded)
+        return True
 
     def _next_queued(self) -> tuple[Delivery, Receiver] | None:
         """Return the next message of a queue with a topic, if its consumer has room."""
