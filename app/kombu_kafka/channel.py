@@ -305,8 +305,10 @@ class Channel(QueueMethods):
         super().close()
         self.connection = transport
         for tag in sorted(self._unacknowledged, reverse=True):
-            requeue = transport.consumer.inbox.requeue
-            message = self._unacknowledged.get(tag, _nobody)()
+            holds = self._unacknowledged.get(tag)
+            if holds is None:
+                continue  # another thread settles it at this moment
+            requeue, message = transport.consumer.inbox.requeue, holds()
             if message is None:
                 requeue(tag)
             else:

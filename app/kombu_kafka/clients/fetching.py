@@ -19,8 +19,10 @@ __all__ = ("answered", "end_of_epoch", "forget", "poll", "refresh", "settled", "
 METADATA_MS = 5000
 #: Seconds between two looks, while waiting, at whether the client has to rejoin its group.
 LOOK_SECONDS = 0.25
-#: Seconds to wait where a partition is to be read and its request is not out (no leader, no connection).
+#: Seconds to wait where partitions are to be read and no request is out (no leader, no connection).
 RETRY_SECONDS = 0.1
+#: The same for a partition of which none is out, while other brokers hold theirs.
+UNASKED_SECONDS = 0.5
 
 
 def poll(client: Any, **arguments: Any) -> dict[TopicPartition, list[ConsumerRecord]]:
@@ -164,14 +166,23 @@ def wait(client: Any, wake: threading.Event, seconds: float) -> None:
     for future in [*pending, fetcher._reset_task, fetcher._validation_task]:
         if future is not None and (future in pending or not future.is_done):
             future.add_both(lambda _: wake.set())
-    asked, leader = fetcher._nodes_with_pending_fetch_requests, client._cluster.leader_for_partition
-    if any(leader(one) not in asked for one in client._subscription.fetchable_partitions()):
-        seconds = min(seconds, RETRY_SECONDS)
+    asked = fetcher._nodes_with_pending_fetch_requests
+    if any(
+        _leader(client, one) not in asked for one in client._subscription.fetchable_partitions()
+    ):
+        seconds = min(seconds, UNASKED_SECONDS if pending else RETRY_SECONDS)
     deadline = time.monotonic() + seconds
     while not _rejoins(coordinator):
         left = deadline - time.monotonic()
         if left <= 0 or wake.wait(min(left, LOOK_SECONDS)):
             return
+
+
+def _leader(client: Any, partition: TopicPartition) -> int | None:
+    try:
+        return client._cluster.leader_for_partition(partition)  # type: ignore[no-any-return]
+    except KeyError:  # what is known of the topics changed just now
+        return None
 
 
 def _rejoins(coordinator: Any) -> bool:

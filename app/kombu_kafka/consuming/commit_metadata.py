@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 from zlib import crc32
 
-__all__ = ("LIMIT", "PAUSE_AT", "CommitMetadata", "decode", "digest", "encode", "fill")
+__all__ = ("LIMIT", "MAX_OWNER", "PAUSE_AT", "CommitMetadata", "decode", "digest", "encode", "fill")
 
 #: Characters that brokers keep of a commit's metadata (their ``offset.metadata.max.bytes``).
 LIMIT = 4096

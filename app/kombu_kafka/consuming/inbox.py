@@ -316,21 +316,32 @@ class Inbox:
         with self._lock:
             if self._closed or time.monotonic() > self._lease:
                 return None
-            turns, suspects = self._turns, self._suspect is None
-            for number, lane in enumerate(turns):
-                if lane.held or lane.partition.topic not in topics:
-                    continue
-                record = lane.next(suspects=suspects)
-                if record is not None:
-                    # Those that were passed over keep their places: another call may ask for them.
-                    del turns[number]
-                    turns.append(lane)
-                    delivery = Delivery(record, *lane.handed_out(record.offset))
-                    self._in_flight[delivery.tag] = delivery, lane
-                    if delivery.attempts and lane.is_suspect(record.offset):
-                        self._suspect = delivery.tag
-                    return delivery
-            return None
+            found = self._next(topics)
+            if found is None:
+                return None
+            lane, record = found
+            delivery = Delivery(record, *lane.handed_out(record.offset))
+            self._in_flight[delivery.tag] = delivery, lane
+            if delivery.attempts and lane.is_suspect(record.offset):
+                self._suspect = delivery.tag
+            return delivery
+
+    def _next(self, topics: Container[str]) -> tuple[Lane, ConsumerRecord] | None:
+        """Give the next record of these topics, and where it lies; those that were asked go to the end."""
+        turns, suspects, kept = self._turns, self._suspect is None, []
+        found = None
+        for _ in range(len(turns)):
+            lane = turns.popleft()
+            if lane.held or lane.partition.topic not in topics:
+                kept.append(lane)  # another call may ask for it
+                continue
+            turns.append(lane)
+            record = lane.next(suspects=suspects)
+            if record is not None:
+                found = lane, record
+                break
+        turns.extendleft(reversed(kept))
+        return found
 
     def in_flight(self) -> int:
         """Number of deliveries not settled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from kombu_kafka.consuming.commit_metadata import (
     LIMIT,
+    MAX_OWNER,
     PAUSE_AT,
     CommitMetadata,
     decode,
@@ -48,8 +50,11 @@ def test_what_is_written_is_read(
     assert text.isascii()
     found = decode(text)
     assert found is not None
+    whole = owner.encode(errors="replace").decode()
+    assert whole.startswith(found.owner)
+    assert found.owner == whole or len(quote(whole, safe="@.:/")) > MAX_OWNER
     assert found == CommitMetadata(
-        owner.encode(errors="replace").decode(),
+        found.owner,
         watermark,
         tuple(done),
         digest("id"),
