@@ -30,7 +30,7 @@ from kafka.errors import (
 from kafka.structs import TopicPartition
 
 from .clients.consumers import new_consumer, unreadable
-from .clients.fetching import answered, poll, settled, wait
+from .clients.fetching import answered, hold, poll, settled, wait
 from .clients.handshake import require_access
 from .clients.metrics import ClientMetrics, CommitMeter
 from .consuming import attempts
@@ -258,17 +258,15 @@ class Consumer:
         client.resume(*(paused & flowing))
         waits = settled(client)
         quiet = waits and self._quiet()
-        client._fetcher.config["fetch_max_wait_ms"] = QUIET_MS if quiet else FETCH_MAX_WAIT_MS
+        longest = hold(client, QUIET_MS if quiet else FETCH_MAX_WAIT_MS)
         try:
             fetched = poll(client, timeout_ms=0 if waits else POLL_MS)
             self._push(fetched, flowing)
             if waits and not fetched:
                 quiet = quiet and self.inbox.quiet()
-                # An idle request's answer comes after QUIET_MS: a wait that ended just before it would cost a poll.
-                longest = min(2 * QUIET_MS, self._options.session_timeout * 100)
-                wait(client, self._wake, (longest if quiet else POLL_MS) / 1000)
-                if settled(client):  # or what is assigned may change at this moment
-                    self._push(answered(client), flowing)
+                patience = min(longest, self._options.session_timeout * 100) if quiet else POLL_MS
+                wait(client, self._wake, patience / 1000)
+                self._push(answered(client), flowing)
         except CorruptRecordError as exc:
             # It is dead-lettered by where it lies.
             record = unreadable(client, exc)

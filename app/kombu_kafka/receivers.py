@@ -71,10 +71,8 @@ class Receivers:
         """Give the topics that somebody has room for, those of the lowest rank first."""
         ranks: dict[int, set[str]] = {}
         for topic, (rank, receivers) in self._topics.items():
-            for receiver in receivers:
-                if receiver.channel.can_consume():
-                    ranks.setdefault(rank, set()).add(topic)
-                    break
+            if any(receiver.channel.can_consume() for receiver in receivers):
+                ranks.setdefault(rank, set()).add(topic)
         for rank in sorted(ranks):
             yield ranks[rank]
 

@@ -55,7 +55,7 @@ _PROPERTIES = ("correlation_id", "reply_to", "priority", "delivery_mode", "expir
 #: What these are where a record does not tell: said by no header, since nearly every message has them.
 PROPERTY_DEFAULTS = {"priority": 0, "delivery_mode": 2}
 _PROPERTY_KINDS: dict[str, type] = {
-    name: int if name in ("priority", "delivery_mode") else str for name in _PROPERTIES
+    name: int if name in PROPERTY_DEFAULTS else str for name in _PROPERTIES
 }
 
 #: Number of headers, and length of ``json-headers``, up to which it is remembered how to read such records.

@@ -33,7 +33,7 @@ _MAX_NAME = 1000
 _MAX_COUNT = 2**31 - 1
 
 
-def fault(headers: Mapping[str, Any], read_as_json: Collection[str] = TEXTS) -> str | None:
+def fault(headers: Mapping[str, Any], read_as_json: Collection[str]) -> str | None:
     """Say in a sentence (without its full stop) why a task with these headers can't run; or None.
 
     Arguments:
@@ -62,9 +62,7 @@ def fault(headers: Mapping[str, Any], read_as_json: Collection[str] = TEXTS) -> 
         if headers.get(name) and not _is_time(headers[name]):
             return f"the header {name!r} must be a time in ISO 8601, not {_shown(headers[name])}"
     limits = headers.get("timelimit")
-    if limits is None or limits == [None, None]:
-        return None
-    if len(limits) != 2 or not all(map(_is_limit, limits)):
+    if limits is not None and (len(limits) != 2 or not all(map(_is_limit, limits))):
         return (
             f"the header 'timelimit' must be [hard, soft] in seconds or null, not {_shown(limits)}"
         )

@@ -13,7 +13,7 @@ from kafka.errors import LeaderNotAvailableError, NoError, for_code
 from kafka.protocol.consumer import OffsetForLeaderEpochRequest
 from kafka.structs import TopicPartition
 
-__all__ = ("answered", "end_of_epoch", "forget", "poll", "refresh", "settled", "wait")
+__all__ = ("answered", "end_of_epoch", "forget", "hold", "poll", "refresh", "settled", "wait")
 
 #: Milliseconds brokers may take to describe topics.
 METADATA_MS = 5000
@@ -57,11 +57,14 @@ def poll(client: Any, **arguments: Any) -> dict[TopicPartition, list[ConsumerRec
 def answered(client: Any) -> dict[TopicPartition, list[ConsumerRecord]]:
     """Return what was fetched, at once: none of a poll's other steps, nor the next request.
 
-    For after `wait`: those steps take a millisecond, for which the records would wait too.
+    For after `wait`: those steps take a millisecond, for which the records would wait too. Nothing while the client
+    settles something with its group: what is assigned may change at this moment, and the next poll returns it.
 
     Arguments:
         client: a ``KafkaConsumer`` that the calling thread owns, and polls soon.
     """
+    if not settled(client):
+        return {}
     with _mended(client):
         records, _ = client._fetcher.fetched_records()
     return records  # type: ignore[no-any-return]
@@ -146,6 +149,16 @@ def settled(client: Any) -> bool:
     """Whether a group member's client has nothing to settle with its group, so that `wait` will do."""
     coordinator = client._coordinator
     return coordinator.coordinator_id is not None and not _rejoins(coordinator)
+
+
+def hold(client: Any, milliseconds: int) -> int:
+    """Have brokers hold a request so long that nothing answers.
+
+    Returns:
+        Milliseconds to `wait` for it: a wait that ended just before the answer would cost a poll.
+    """
+    client._fetcher.config["fetch_max_wait_ms"] = milliseconds
+    return 2 * milliseconds
 
 
 def wait(client: Any, wake: threading.Event, seconds: float) -> None:

@@ -14,7 +14,7 @@ from kafka.errors import CorruptRecordError, KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from ..clients.consumers import new_consumer, unreadable
-from ..clients.fetching import answered, poll, settled, wait
+from ..clients.fetching import answered, hold, poll, settled, wait
 from ..options import Options
 from . import letters as delay_letters
 from . import messages as delay
@@ -26,7 +26,7 @@ from .revoked import RevokedIds
 from .single_owner import SingleOwnerAssignor
 from .statistics import Statistics
 
-__all__ = ("Watch",)
+__all__ = ("QUIET_MS", "Watch")
 
 logger = logging.getLogger(__name__)
 
@@ -159,34 +159,30 @@ class Watch:
 
     def _read(self) -> dict[TopicPartition, list[ConsumerRecord]]:
         """Return what was read, if need be after waiting for it, or for something to be ready."""
-        client, patience = self._client, self._patience()
+        client = self._client
         waits = settled(client)
         self._wake.clear()
         if self._stop.is_set():
             return {}
-        client._fetcher.config["fetch_max_wait_ms"] = self._fetch_wait()
+        patience = self._patience(hold(client, self._fetch_wait()))
         try:
             fetched = poll(
                 client, timeout_ms=0 if waits else min(patience, POLL_MS), max_records=2 * BATCH
             )
             if waits and patience and not fetched:
                 wait(client, self._wake, patience / 1000)
-                fetched = answered(client) if settled(client) else {}
+                fetched = answered(client)
         except CorruptRecordError as exc:
             record = unreadable(client, exc)
             return {TopicPartition(record.topic, record.partition): [record]}
         return fetched
 
-    def _patience(self) -> int:
-        """How long to wait for records, in milliseconds."""
+    def _patience(self, longest: int) -> int:
+        """How long to wait for records, or until something is ready: milliseconds, `longest` at most."""
         if self._changes.seen.is_set():
             return 0  # what failed is begun anew at once
         now = _now()
-        # Until the answer, unless something is ready sooner.
-        return max(0, int(min([2 * self._longest(), *(at - now for at in self._ready_at())])))
-
-    def _longest(self) -> int:
-        return QUIET_MS if any(self._levels.values()) else EMPTY_MS
+        return max(0, int(min([longest, *(at - now for at in self._ready_at())])))
 
     def _ready_at(self) -> list[int]:
         monotonic = time.monotonic()
@@ -197,9 +193,11 @@ class Watch:
 
     def _fetch_wait(self) -> int:
         """How long a broker may hold a request, in milliseconds: not while one is to be resumed."""
+        if not any(self._levels.values()):
+            return EMPTY_MS
         now = _now()
         moments = (level.read_on_at() for level in self._levels.values())
-        return POLL_MS if any(now < at < now + QUIET_MS for at in moments) else self._longest()
+        return POLL_MS if any(now < at < now + QUIET_MS for at in moments) else QUIET_MS
 
     def _take_over(self) -> None:
         """Begin with what is ours now, from what is committed; first end what others left open."""

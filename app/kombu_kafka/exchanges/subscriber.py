@@ -20,7 +20,7 @@ from kafka.errors import CorruptRecordError, KafkaError
 from kafka.structs import TopicPartition
 
 from ..clients.consumers import new_consumer, unreadable
-from ..clients.fetching import poll, wait
+from ..clients.fetching import hold, poll, wait
 from ..clients.handshake import require_access, why
 from ..consuming.inbox import Delivery
 from ..errors import KombuKafkaError
@@ -251,8 +251,7 @@ class Subscriber:
         if len(self._buffer) >= self._options.max_buffered:
             self._stop.wait(FULL_SECONDS)
             return
-        patience = self._patience()
-        client._fetcher.config["fetch_max_wait_ms"] = patience
+        longest = hold(client, self._patience())
         try:
             fetched = poll(client, timeout_ms=0)
         except CorruptRecordError as exc:
@@ -273,7 +272,7 @@ class Subscriber:
         if found:
             self._wakeup.set()
         if not fetched:
-            wait(client, self._changed, 2 * patience / 1000)  # so, until the answer
+            wait(client, self._changed, longest / 1000)
 
     def _patience(self) -> int:
         """How long a broker may hold a request, in milliseconds."""

@@ -19,7 +19,7 @@ from kombu_kafka.delay.backlog import late_by
 from kombu_kafka.delay.level import AHEAD_MS, HOLD_MS, Entry, Level, take
 from kombu_kafka.delay.opening import trusted
 from kombu_kafka.delay.single_owner import SingleOwnerAssignor
-from kombu_kafka.delay.watch import Watch, _Changes
+from kombu_kafka.delay.watch import QUIET_MS, Watch, _Changes
 
 MONTHS_MS = 90 * 86_400_000
 
@@ -215,9 +215,9 @@ def test_late_is_what_is_due_and_no_hop_that_waits() -> None:
 def test_after_a_failure_the_dispatcher_does_not_wait_before_it_begins_anew() -> None:
     watch = Watch.__new__(Watch)
     watch._changes, watch._levels = _Changes(), {}
-    assert watch._patience() > 0
+    assert watch._patience(QUIET_MS) > 0
     watch._changes.seen.set()
-    assert watch._patience() == 0
+    assert watch._patience(QUIET_MS) == 0
 
 
 @given(

@@ -120,7 +120,7 @@ def test_which_leader_wrote_what_was_read_last_is_not_forgotten(
         return {}
 
     client = SimpleNamespace(
-        _coordinator=SimpleNamespace(rejoining=False),
+        _coordinator=SimpleNamespace(need_rejoin=lambda: False, rejoining=False, coordinator_id=1),
         _fetcher=SimpleNamespace(
             _next_partition_records=None, fetched_records=lambda: (answer(), False)
         ),
