@@ -94,8 +94,8 @@ def test_a_worker_that_was_frozen_ends_when_another_has_taken_over(
     lines = ledger.lines()
     woken = lines.index(next(line for line in lines if line[0] == "woken"))
     begun = [line for line in lines[woken:] if line[0] == "start" and line[-1] in its_children]
-    # One may have been on its way to a child of the pool when both were frozen; a thread asks itself.
-    assert len(begun) <= (pool == "prefork"), "the one that was frozen began tasks"
+    # One may have been let through just before all froze: it had not reached its child or the ledger.
+    assert len(begun) <= 1, "the one that was frozen began tasks"
     others = [int(line[2]) for line in lines if line[0] == "start" and line[-1] not in its_children]
     assert others == sorted(set(others)), "the other ran its tasks in order, each once"
     # On another host (no journal) the tasks since the last commit run again, and no others.
