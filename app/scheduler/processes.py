@@ -43,10 +43,17 @@ def stop(process: subprocess.Popen[bytes], patience: float) -> int:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that stays free for whoever is told of it, until this process ends.
+
+    The kernel gives it to nobody who asks for any port, in no process. A server may listen on it, as often as it likes:
+    it must say SO_REUSEADDR, as servers do. While none does, connections are refused.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port = int(holder.getsockname()[1])
+        holder.detach()  # stays bound, and nobody closes it
+    return port
 
 
 def listens(port: int) -> bool:
