@@ -10,6 +10,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from kafka.errors import (
     ProducerFencedError,
     RecordListTooLargeError,
 )
+from kafka.structs import TopicPartition
 
 from kombu_kafka.errors import (
     BrokerUnavailableError,
@@ -41,6 +43,8 @@ __all__ = ["Deed", "Desk", "FencedError", "person"]
 TRANSACTION_TIMEOUT_MS = 15_000
 #: Seconds for each step of a transaction.
 TIMEOUT = 30
+#: Seconds between two looks whether readers see what was committed.
+LOOK_EVERY = 0.02
 #: Largest record sent; what the topic takes is for the brokers to say.
 MAX_REQUEST_BYTES = 32 << 20
 
@@ -128,10 +132,11 @@ class Desk:
             for future in written:
                 meta = future.get(timeout=TIMEOUT)
                 places.append(LetterId(meta.partition, meta.offset))
-            return [
+            written += [
                 self._note(client, place, [act])
                 for place, (_, act) in zip(places, letters, strict=True)
             ]
+            return written
 
         self._commit(write)
         return places
@@ -159,9 +164,9 @@ class Desk:
         return client.send(self._history.topic, value=value, key=key)
 
     def _commit(self, write: Callable[[Any], list[Any]]) -> None:
-        """Do what `write` sends in one transaction."""
+        """Do what `write` sends in one transaction; once it is back, who looks sees what was done."""
         try:
-            self._transaction(write)
+            written = self._transaction(write)
         except (ProducerFencedError, InvalidProducerEpochError) as exc:
             self.close()
             raise FencedError(
@@ -175,15 +180,16 @@ class Desk:
             self.close()
             with reachable(self._options):
                 raise
+        self._wait_until_seen(written)
         self._history.refresh(self._reader)
 
-    def _transaction(self, write: Callable[[Any], list[Any]]) -> None:
+    def _transaction(self, write: Callable[[Any], list[Any]]) -> list[Any]:
+        """Commit what `write` sends; return where it lies."""
         client = self._client
         client.begin_transaction()
         futures = write(client)
         client.flush(timeout=TIMEOUT)
-        for future in futures:
-            future.get(timeout=TIMEOUT)
+        written = [future.get(timeout=TIMEOUT) for future in futures]
         result = client._transaction_manager.begin_commit()  # commit_transaction() waits for ever
         client._sender.wakeup()
         if not result.wait(timeout_ms=TIMEOUT * 1000):
@@ -193,6 +199,26 @@ class Desk:
                 " whether it was done 'scheduler dlq history' says; running it again does nothing"
                 " twice."
             )
+        return written
+
+    def _wait_until_seen(self, written: Sequence[Any]) -> None:
+        """Wait until readers see what lies in the topics of letters and history.
+
+        Brokers confirm a transaction before they mark its end in the partitions it wrote to. The topic
+        that a task went back to is not waited for: others may have transactions open there for long.
+        """
+        deadline = time.monotonic() + TIMEOUT
+        for topic in (self._options.dead_letter_topic, self._history.topic):
+            last = {
+                TopicPartition(meta.topic, meta.partition): meta.offset
+                for meta in written
+                if meta.topic == topic
+            }
+            while last and time.monotonic() < deadline:
+                bounds = self._reader.bounds(topic)
+                last = {one: at for one, at in last.items() if bounds.get(one, (0, 0))[1] <= at}
+                if last:
+                    time.sleep(LOOK_EVERY)
 
     def _abort(self) -> None:
         try:

@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ from scheduler.cli import main
 from scheduler.dlq.index import Index
 from scheduler.dlq.reader import Reader
 from scheduler.local_broker import LocalKafka
+from tests.eventually import eventually
 
 
 @dataclass
@@ -85,9 +87,21 @@ class Letters:
         ]
 
     def read(self, topic: str) -> list[Any]:
-        """Every committed record of a topic."""
-        with Reader(self.options) as reader:
-            return list(reader.read(reader.bounds(topic)))
+        """Every committed record of a topic, once all its transactions are over.
+
+        Brokers confirm a transaction before they mark its end in the partitions it wrote to.
+        """
+        with Reader(self.options) as reader, closing(
+            KafkaConsumer(bootstrap_servers=self.kafka.bootstrap)
+        ) as look:  # fmt: skip
+
+            def settled() -> Any:
+                ends = look.end_offsets(reader.partitions(topic))
+                bounds = reader.bounds(topic)
+                return all(bounds[one][1] >= end for one, end in ends.items()) and [bounds]
+
+            [bounds] = eventually(settled)
+            return list(reader.read(bounds))
 
     def index(self, reader: Reader) -> Index:
         index = Index(self.options, reader)

@@ -17,7 +17,8 @@ import pytest
 
 from scheduler import processes
 
-LETTERS = 60
+#: So many that a replay at the rates below takes most of a minute, or minutes.
+LETTERS = 600
 COMMAND = str(Path(sys.executable).with_name("scheduler"))
 
 
@@ -29,7 +30,7 @@ def _start(letters: Any, *args: str) -> subprocess.Popen[str]:
 
 
 def _until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -75,12 +76,12 @@ def test_an_interrupted_replay_says_how_to_go_on(
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_watch_told_to_stop_ends_well(letters: Any, how: signal.Signals) -> None:
-    """In the middle of a round that would take half a minute."""
+    """In the middle of a round that would take five minutes."""
     letters.write(LETTERS, kind="passing")
     process = _start(letters, "watch", "--first", "0", "--every", "0.2", "--rate", "2")
     _until(lambda: len(_replayed(letters)) >= 2, process)
     process.send_signal(how)
-    out, said = process.communicate(timeout=20)
+    out, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (0, "")
     done = _replayed(letters)
     assert len(done) < LETTERS

@@ -37,7 +37,7 @@ def test_killed_between_any_two_steps_each_letter_is_replayed_once(letters: Any)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(script), letters.kafka.url(letters.topic),
          letters.dead_letter_topic],
-        env={**os.environ}, capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ}, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     steps = int(done.stdout)

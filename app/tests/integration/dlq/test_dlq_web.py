@@ -22,6 +22,9 @@ from scheduler.dlq.web.pages import make_app
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
+#: Milliseconds that a page may take: the first replay of all has the brokers make topics of their own.
+PAGE_MS = 120_000
+
 PASSWORD = "correct horse battery"
 EVIL = "<script>document.title='owned'</script>\x1b[2J\u202e"
 
@@ -49,10 +52,18 @@ def _serve(letters: Any, *args: str) -> Iterator[str]:
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
-            code = processes.stop(process, 20)  # type: ignore[arg-type]
+            code = processes.stop(process, 60)  # type: ignore[arg-type]
         assert code == 0
 
 
+@pytest.fixture
+def _patience() -> Iterator[None]:
+    expect.set_options(timeout=PAGE_MS)
+    yield
+    expect.set_options(timeout=None)
+
+
+@pytest.mark.usefixtures("_patience")
 def test_in_a_browser(letters: Any, password_file: Path, tmp_path: Path) -> None:
     letters.write(2, failed_at=time.time() - 7200, partition=1, key=b"order-42", kind="hard",
                   traceback="Traceback (most recent call last):\n  raise ValueError('no such order')")  # fmt: skip
@@ -63,9 +74,10 @@ def test_in_a_browser(letters: Any, password_file: Path, tmp_path: Path) -> None
     serve = _serve(letters, "--password-file", str(password_file), "--allow-changes")
     with serve as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+            executable_path="/usr/bin/chromium", args=["--no-sandbox"], timeout=PAGE_MS
         )
         page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.set_default_timeout(PAGE_MS)
         faults: list[str] = []
         page.on("console", lambda told: faults.append(told.text) if told.type == "error" else None)
         page.on("pageerror", lambda told: faults.append(str(told)))
@@ -113,6 +125,7 @@ def test_in_a_browser(letters: Any, password_file: Path, tmp_path: Path) -> None
         page.get_by_role("button", name="Filter").press("Enter")
         page.set_viewport_size({"width": 380, "height": 700})
         expect(page.locator("tbody tr")).to_have_count(3)
+        page.wait_for_load_state("load")  # its style too
         assert page.evaluate("document.documentElement.scrollWidth") == 380
         assert page.evaluate("document.querySelector('.wide').scrollWidth") <= 380
         page.screenshot(path=shots / "narrow.png", full_page=True)
