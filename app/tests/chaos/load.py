@@ -59,6 +59,7 @@ class Load:
         directory: Where logs and journals lie.
         seed: What its tasks follow from.
         session_timeout: Seconds without a sign of life after which a worker's partitions go.
+        settle: Seconds from a task's end until Kafka must know it.
     """
 
     def __init__(
@@ -71,9 +72,10 @@ class Load:
         *,
         seed: int,
         session_timeout: float,
+        settle: float,
     ) -> None:
         self.plan, self._kafka, self._history = plan, kafka, history
-        self._session_timeout = session_timeout
+        self._session_timeout, self._settle = session_timeout, settle
         self._letters = f"{plan.queue}-dlq"
         kafka.create_topic(plan.queue, PARTITIONS)
         kafka.create_topic(self._letters, 1)
@@ -120,7 +122,7 @@ class Load:
 
     def stop_publishing(self) -> None:
         self._stop.set()
-        self._thread.join(90)
+        self._thread.join(300)
 
     def _publish(self) -> None:
         numbers: dict[str, int] = {}
@@ -170,6 +172,7 @@ class Load:
             ordered=self.plan.order != "none",
             rewinds=self.plan.mode == "group",
             session=self._session_timeout,
+            settle=self._settle,
             dead=self._dead(),
         )
 

@@ -20,16 +20,22 @@ from tests.chaos.history import History
 from tests.chaos.load import Load, Plan
 from tests.chaos.proxy import Proxy
 from tests.chaos.schedule import KINDS, Fault, draw
-from tests.chaos.verdict import Verdict
+from tests.chaos.verdict import SETTLE, Verdict
 
 __all__ = ["SESSION_TIMEOUT", "Chaos", "ChaosError", "children"]
 
 #: Seconds without a sign of life after which a worker's partitions go to others.
 SESSION_TIMEOUT = 6.0
 #: Seconds for everything to be done when the faults are over.
-RECOVERY = 120.0
+RECOVERY = 300.0
+#: Seconds for a worker to be ready, so that it can be hit.
+READY = 60.0
 #: The group of the dispatchers of `celery_delay`; who is in it is at work.
 DISPATCHERS = "celery_delay.dispatcher"
+
+
+#: States of a process that does nothing more, or not until it is told to: stopped, dead, or not yet taken note of.
+STILL = "TtXxZ"
 
 
 class ChaosError(Exception):
@@ -43,10 +49,21 @@ class Chaos:
         directory: Where the history and all logs lie.
         seed: What faults and tasks follow from.
         say: Called with a line for every fault.
+        session_timeout: Seconds without a sign of life after which a worker's partitions go to others.
+        settle: Seconds from a task's end until Kafka must know it.
     """
 
-    def __init__(self, directory: Path, seed: int, say: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        seed: int,
+        say: Callable[[str], object],
+        *,
+        session_timeout: float = SESSION_TIMEOUT,
+        settle: float = SETTLE,
+    ) -> None:
         self.directory, self.seed, self._say = directory, seed, say
+        self._session_timeout, self._settle = session_timeout, settle
         directory.mkdir(parents=True, exist_ok=True)
         self.history = History(directory / "history.jsonl")
         self.counts: Counter[str] = Counter()
@@ -106,7 +123,7 @@ class Chaos:
         self._loads = [
             Load(
                 self.kafka, addresses, plan, self.history, self.directory,
-                seed=seed, session_timeout=SESSION_TIMEOUT,
+                seed=seed, session_timeout=self._session_timeout, settle=self._settle,
             )
             for plan in plans
         ]  # fmt: skip
@@ -116,7 +133,7 @@ class Chaos:
             worker.wait_ready()
         for load in self._loads:
             load.publish(rate)
-        for fault in draw(seed, seconds, SESSION_TIMEOUT, kinds):
+        for fault in draw(seed, seconds, self._session_timeout, kinds):
             self._pause(fault.pause)
             self._strike(fault)
         self._pause(RECOVERY, until=lambda: all(load.sent >= least for load in self._loads))
@@ -148,11 +165,12 @@ class Chaos:
                     continue
                 if not worker.running:
                     code = worker.wait(0)
+                    began = time.monotonic()
+                    worker.stop()  # whatever is left of it
                     self.counts[f"ended with code {code}"] += 1
-                    self._note("kill-worker", worker=worker.name, code=code)
+                    self._hit("kill-worker", worker, began, code=code)
                     if code == EX_CONFIG:
                         self._ended.append(worker.name)
-                    worker.stop()  # whatever is left of it
                     worker.start()
                 with suppress(LocalWorkerError):
                     worker.look()
@@ -160,6 +178,18 @@ class Chaos:
 
     def _note(self, kind: str, **facts: object) -> None:
         self.history.note("hit", kind=kind, **facts)
+
+    def _hit(self, kind: str, worker: LocalWorker, began: float, **facts: object) -> None:
+        """Note what was done to a worker since `began`, once no process that it was done to notes any more."""
+        pid = facts.get("pid")
+        deadline = time.monotonic() + READY
+        while any(
+            state not in STILL for one, state in states(worker.pid) if pid is None or one == pid
+        ):
+            if time.monotonic() > deadline:
+                raise ChaosError(f"{worker.name} goes on after {kind}.")
+            time.sleep(0.005)
+        self._note(kind, worker=worker.name, began=round(began, 4), **facts)
 
     def _strike(self, fault: Fault) -> None:
         number = fault.target % 3
@@ -191,8 +221,12 @@ class Chaos:
 
     def _pick(self, fault: Fault) -> LocalWorker | None:
         """Choose a worker that is ready: one that starts has nothing in flight."""
-        workers = self._workers()
-        ready = [worker for worker in workers if worker.ready and worker.running]
+
+        def able() -> list[LocalWorker]:
+            return [worker for worker in self._workers() if worker.ready and worker.running]
+
+        self._pause(READY, until=lambda: bool(able()))
+        ready = able()
         if fault.kind == "kill-dispatcher":
             names = self._dispatchers()
             ready = [worker for worker in ready if worker.name in names]
@@ -211,8 +245,9 @@ class Chaos:
             admin.close()
 
     def _kill_worker(self, worker: LocalWorker, fault: Fault) -> None:
+        began = time.monotonic()
         worker.kill()
-        self._note(fault.kind, worker=worker.name)
+        self._hit(fault.kind, worker, began)
         worker.start()
 
     def _kill_at_join(self, worker: LocalWorker, fault: Fault) -> None:
@@ -228,15 +263,17 @@ class Chaos:
             if other is not worker
         )
         self._down.add(worker)
+        began = time.monotonic()
         worker.kill()
-        self._note(fault.kind, worker=worker.name)
-        self._pause(SESSION_TIMEOUT + 2)
+        self._hit(fault.kind, worker, began)
+        self._pause(self._session_timeout + 2)
         self._down.discard(worker)
         worker.start()
         self._pause(60, until=lambda: worker.ready)
         self._pause(fault.seconds)
+        began = time.monotonic()
         neighbour.kill()
-        self._note(fault.kind, worker=neighbour.name)
+        self._hit(fault.kind, neighbour, began)
         neighbour.start()
 
     def _kill_child(self, worker: LocalWorker, fault: Fault) -> None:
@@ -244,16 +281,18 @@ class Chaos:
         if not pids:
             return
         pid = pids[fault.target % len(pids)]
+        began = time.monotonic()
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        self._note(fault.kind, worker=worker.name, pid=pid)
+        self._hit(fault.kind, worker, began, pid=pid)
 
     def _freeze(self, worker: LocalWorker, fault: Fault) -> None:
+        began = time.monotonic()
         os.killpg(worker.pid, signal.SIGSTOP)
-        self._note(fault.kind, worker=worker.name, seconds=round(fault.seconds, 1))
+        self._hit(fault.kind, worker, began, seconds=round(fault.seconds, 1))
         self._pause(fault.seconds)
-        self.history.note("thaw", worker=worker.name)
         os.killpg(worker.pid, signal.SIGCONT)
+        self.history.note("thaw", worker=worker.name)
 
     def _kill_broker(self, number: int, seconds: float) -> None:
         node = self.kafka.nodes[number]
@@ -289,6 +328,22 @@ class Chaos:
                 break  # the verdict says what is lost
             self._pause(0.2)
         self._pause(1)  # what runs twice may still be running
+
+
+def states(group: int) -> list[tuple[int, str]]:
+    """Return the processes of a group, each with its state's letter: the liveliest of its threads'."""
+    found: list[tuple[int, str]] = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            if os.getpgid(int(process.name)) != group:
+                continue
+            each = [
+                stat.read_text().rpartition(")")[2].split()[0]
+                for stat in process.glob("task/*/stat")
+            ]
+            lively = [state for state in each if state not in STILL]
+            found.append((int(process.name), (lively or each or ["X"])[0]))
+    return found
 
 
 def children(pid: int) -> list[int]:

@@ -24,9 +24,10 @@ Task = tuple[str, int]
 
 @dataclass
 class Freeze:
-    """A stretch in which a worker stood still."""
+    """A stretch in which a worker stood still: from `since`, and from `noted` at the latest, until `until`."""
 
     since: float
+    noted: float
     until: float = math.inf
 
     def long(self, now: float, session: float) -> bool:
@@ -98,17 +99,18 @@ class Verdict:
 
 class _Judge:
     def __init__(
-        self, ordered: bool, rewinds: bool, session: float, trouble: list[Trouble]
+        self, ordered: bool, rewinds: bool, session: float, settle: float, trouble: list[Trouble]
     ) -> None:
         self.verdict = Verdict()
-        self.ordered, self.rewinds, self.session = ordered, rewinds, session
+        self.ordered, self.rewinds = ordered, rewinds
+        self.session, self.settle = session, settle
         self.runs: defaultdict[Task, list[Run]] = defaultdict(list)
         self.alive: defaultdict[str, list[Run]] = defaultdict(list)
         #: By lane: the task begun last, and the highest ever begun.
         self.last: dict[str, int] = {}
         self.highest: dict[str, int] = {}
         #: By worker: when it was killed, and when it stood still.
-        self.kills: defaultdict[str, list[float]] = defaultdict(list)
+        self.kills: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
         self.freezes: defaultdict[str, list[Freeze]] = defaultdict(list)
         #: By worker and partition: when it began something there last.
         self.begun: dict[tuple[str, int], float] = {}
@@ -142,13 +144,16 @@ class _Judge:
         worker, kind = event.get("worker"), event["kind"]
         if worker is None:
             return  # a broker: see trouble
+        # It happened between these two.
+        noted: float = event["t"]
+        since: float = event.get("began", noted)
         if kind == "freeze":
-            freeze = Freeze(event["t"])
+            freeze = Freeze(since, noted)
             self.freezes[worker].append(freeze)
             for run in self._alive(worker):
                 run.freeze = freeze
             return
-        self.kills[worker].append(event["t"])
+        self.kills[worker].append((since, noted))
         for run in self._alive(worker):
             if event.get("pid") in (None, run.pid):
                 run.killed = True
@@ -202,15 +207,16 @@ class _Judge:
         """
         if run.ended is None:
             return False
-        known = run.ended + SETTLE
+        known = run.ended + self.settle
         for trouble in self.trouble:
             if trouble.since <= known and run.ended <= trouble.until:
-                known = max(known, trouble.until + SETTLE)
+                known = max(known, trouble.until + self.settle)
                 if self._moved(run, again, trouble):
                     return True
         freezes = self.freezes[run.worker]
-        hits = [freeze.since for freeze in freezes if freeze.long(again.begun, self.session)]
-        return any(run.begun <= hit <= known for hit in (*hits, *self.kills[run.worker]))
+        long = [freeze for freeze in freezes if freeze.long(again.begun, self.session)]
+        hits = [(freeze.since, freeze.noted) for freeze in long] + self.kills[run.worker]
+        return any(run.begun <= noted and since <= known for since, noted in hits)
 
     def _moved(self, run: Run, again: Run, trouble: Trouble) -> bool:
         """Say whether the run's partition went to another worker as a broker was away.
@@ -219,13 +225,13 @@ class _Judge:
         lost their places. A worker that went on with the partition afterwards had kept it, and told
         Kafka what it had done.
         """
-        away = Freeze(trouble.since, trouble.until)
+        away = Freeze(trouble.since, trouble.since, trouble.until)
         return (
             trouble.away
             and self.rewinds
             and again.worker != run.worker
             and away.long(trouble.until, self.session)
-            and self.begun[run.worker, run.at[0]] <= trouble.until + SETTLE
+            and self.begun[run.worker, run.at[0]] <= trouble.until + self.settle
         )
 
     def _in_order(self, lane: str, number: int, again: bool) -> None:
@@ -246,6 +252,7 @@ def judge(
     ordered: bool,
     rewinds: bool,
     session: float = math.inf,
+    settle: float = SETTLE,
     dead: Collection[Task] = (),
 ) -> Verdict:
     """Judge the tasks of one queue.
@@ -257,6 +264,7 @@ def judge(
         rewinds: Whether another worker may go on from the last commit, and so run tasks again
             that others ran after.
         session: Seconds without a sign of life after which a worker's partitions go to others.
+        settle: Seconds from a task's end until Kafka must know it.
         dead: The tasks that are dead letters.
     """
     events = list(events)
@@ -266,7 +274,7 @@ def judge(
         for event in events
         if "since" in event
     ]
-    court = _Judge(ordered, rewinds, session, trouble)
+    court = _Judge(ordered, rewinds, session, settle, trouble)
     confirmed: set[Task] = set()
     for event in events:
         kind = event["e"]

@@ -123,6 +123,25 @@ def test_only_what_was_not_committed_may_run_again() -> None:
         assert (verdict.repeats_unsettled, verdict.unexplained) == (unsettled, 1 - unsettled)
 
 
+def test_who_kills_may_note_it_late() -> None:
+    """What ended in between had been hit, or not: neither is a broken promise."""
+    for began, unsettled in ((1.2, 1), (1.2 + SETTLE, 0)):
+        story = Story()
+        story.whole(0, 1)
+        story.hit("kill-worker", 8, worker="w", began=began)
+        story.whole(0, 9, worker="other")
+        verdict = story.verdict()
+        assert (verdict.repeats_unsettled, verdict.unexplained) == (unsettled, 1 - unsettled)
+
+
+def test_a_slow_machine_may_be_given_longer() -> None:
+    story = Story()
+    story.whole(0, 1)
+    story.hit("kill-worker", 1.2 + SETTLE, worker="w")
+    story.whole(0, 9, worker="other")
+    assert story.verdict(settle=SETTLE + 1).repeats_unsettled == 1
+
+
 def test_no_commit_while_a_broker_is_away() -> None:
     story = Story()
     story.whole(0, 1)
@@ -197,6 +216,19 @@ def test_a_short_freeze_excuses_nothing() -> None:
     story.run("end", 0, 10)
     verdict = story.verdict(session=SESSION)
     assert (verdict.together, verdict.unexplained, verdict.overlaps) == (1, 1, 0)
+
+
+def test_a_freeze_lasts_from_before_its_signal() -> None:
+    """Who froze it may have stood still itself before it could say so."""
+    story = Story()
+    story.run("start", 0, 1)
+    story.hit("freeze", 6, worker="w", began=1.05)
+    story.thaw(6.1)
+    story.whole(0, 9, worker="other")
+    story.run("end", 0, 10)
+    verdict = story.verdict(session=SESSION)
+    assert verdict.ok
+    assert (verdict.overlaps, verdict.repeats_running) == (1, 1)
 
 
 def test_a_frozen_worker_keeps_its_lanes_apart_itself() -> None:
