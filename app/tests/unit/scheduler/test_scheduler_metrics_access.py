@@ -62,7 +62,7 @@ def ask(
         encoded = base64.b64encode(credentials.encode()).decode()
         request.add_header("Authorization", f"Basic {encoded}")
     context = ssl.create_default_context(cafile=trusted)
-    with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+    with urllib.request.urlopen(request, timeout=60, context=context) as answer:
         return str(answer.read().decode())
 
 

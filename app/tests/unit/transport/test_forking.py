@@ -61,9 +61,10 @@ def _lies_in(pipe: int) -> int:
     return count[0]
 
 
-def test_a_child_can_log_whatever_was_being_logged() -> None:
+def test_a_child_can_log_whatever_was_being_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forked while a thread is in the middle of a line, which the log is too full to take."""
     make_forks_safe()
+    monkeypatch.setattr(forking, "WAIT_SECONDS", 60.0)  # the thread that reads may be late
     read, write = os.pipe()
     lines = logging.StreamHandler(os.fdopen(write, "w"))
     logger = logging.getLogger(f"{__name__}.full")
@@ -88,7 +89,7 @@ def test_a_child_can_log_whatever_was_being_logged() -> None:
         os._exit(0)
     forked.set()
     try:
-        eventually(lambda: os.waitpid(child, os.WNOHANG)[0] == child, 10, what="the child to end")
+        eventually(lambda: os.waitpid(child, os.WNOHANG)[0] == child, what="the child to end")
     except BaseException:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -127,7 +128,7 @@ def test_a_handler_that_waits_for_another_does_not_stop_a_fork(
         memory.acquire()
         os._exit(0)
     try:
-        eventually(lambda: os.waitpid(child, os.WNOHANG)[0] == child, 10, what="the child to end")
+        eventually(lambda: os.waitpid(child, os.WNOHANG)[0] == child, what="the child to end")
     finally:
         may_go.set()
         flushing.join()

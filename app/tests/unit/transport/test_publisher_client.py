@@ -108,18 +108,21 @@ def test_what_is_not_sent_when_it_closes_has_failed() -> None:
 
 
 def test_where_too_many_wait_the_next_waits_for_room() -> None:
-    line = librdkafka._Line(
-        {**settings(Options.of(URL)), "delivery.timeout.ms": 200, "queue.buffering.max.messages": 2}
-    )
+    def line(milliseconds: int) -> librdkafka._Line:
+        """One that gives each message up after so long."""
+        few = {"delivery.timeout.ms": milliseconds, "queue.buffering.max.messages": 2}
+        return librdkafka._Line({**settings(Options.of(URL)), **few})
+
     client = object.__new__(librdkafka.LibRdKafka)
-    client._options, client._line, client._taken = Options.of(URL), line, 0
+    client._options, client._line, client._taken = Options.of(URL), line(200), 0
     client._topics = {"t": (1, time.monotonic())}
     reports = [client.send("t", b"x", key=None, headers=[], partition=0) for _ in range(5)]
     assert [report.done for report in reports][:3] == [True] * 3
-    client._options = Options.of(URL, {"publish_timeout": 0.01})
+    client._line.close(0.01)
+    client._options, client._line = Options.of(URL, {"publish_timeout": 0.01}), line(600_000)
     with pytest.raises(KafkaTimeoutError, match="too many messages wait"):
         [client.send("t", b"x", key=None, headers=[], partition=0) for _ in range(3)]
-    line.close(0.01)
+    client._line.close(0.01)
 
 
 def test_a_setting_that_cant_be() -> None:

@@ -54,14 +54,15 @@ def silent() -> Iterator[tuple[str, int]]:
             each.close()
 
 
-def _sockets() -> int:
-    held = 0
+def _sockets() -> set[str]:
+    """The sockets that this process holds; what is left of other tests may still close some."""
+    held = set()
     for descriptor in os.listdir("/proc/self/fd"):
         try:
-            held += os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
+            held.add(os.readlink(f"/proc/self/fd/{descriptor}"))
         except FileNotFoundError:  # the listing's own
             continue
-    return held
+    return {each for each in held if each.startswith("socket:")}
 
 
 @pytest.mark.parametrize("kind", ["closed", "silent"])
@@ -79,7 +80,7 @@ def test_a_connection_that_fails_is_closed(
                 )
             )
         kept.append(raised)  # as a log, a future or a cycle would
-    assert _sockets() == before
+    assert _sockets() <= before
 
 
 def test_an_address_whose_kind_the_host_does_not_know_is_passed_over(

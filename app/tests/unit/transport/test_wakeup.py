@@ -7,6 +7,7 @@ import resource
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -43,11 +44,16 @@ def test_it_is_waited_for_above_a_thousand_descriptors() -> None:
 
 def test_who_waits_hears_of_its_end() -> None:
     wakeup = Wakeup()
-    waiting = threading.Thread(target=wakeup.wait, args=[None], daemon=True)
+
+    def wait() -> None:
+        with suppress(OSError):  # had it not begun to when it was closed, it is refused
+            wakeup.wait(None)
+
+    waiting = threading.Thread(target=wait, daemon=True)
     waiting.start()
-    time.sleep(0.1)  # so that it waits; had it not begun to, it is refused
+    time.sleep(0.1)  # so that it waits, as a rule
     wakeup.close()
-    waiting.join(10)
+    waiting.join(60)
     assert not waiting.is_alive()
     with pytest.raises(OSError, match="closed"):
         wakeup.wait(0)
