@@ -373,7 +373,7 @@ class LocalKafka:
         name: str,
         partitions: int = 1,
         config: Mapping[str, str] | None = None,
-        timeout: float = 20,
+        timeout: float = 60,
     ) -> None:
         """Create a topic, replicated on up to three nodes, and wait until it can be used."""
         admin = self.admin()

@@ -68,7 +68,7 @@ class Sizes:
 
 SHORT = Sizes(
     drain=200, publish=30, bulk=200, latency=10, keys=100, delayed=200, backlogs=(200, 1000),
-    partitions=(1, 4), workers=(1, 2), waiting=5, idle=1.0, exporter=(20, 2),
+    partitions=(1, 4), workers=(1, 2), waiting=5, idle=1.0, patience=60.0, exporter=(20, 2),
 )  # fmt: skip
 
 

@@ -18,9 +18,18 @@ from scheduler.dlq.statistics import Statistics
 from tests.eventually import eventually
 
 MANY = 10_000
-#: Seconds of a processor that listing them may take, on a slow one too; 1.2 to 1.5 were measured on a machine that
-#: others kept busy.
-MOST_BUSY = 4.0
+#: Something that takes the processor a while, however fast that is now, and whatever others take from it.
+MEASURE = "import json\nfor _ in range(200_000): json.loads(json.dumps({'id': [1, 'two', None]}))"
+#: How often as long listing them may take the processor; two to three times were measured.
+MOST = 8
+
+
+def _processor(*command: str, **settings: Any) -> tuple[float, subprocess.CompletedProcess[str]]:
+    """Run a command; return the seconds of a processor that it took, too."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **settings)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, done
 
 
 def test_ten_thousand_letters_are_listed(letters: Any, record_property: Any) -> None:
@@ -30,15 +39,14 @@ def test_ten_thousand_letters_are_listed(letters: Any, record_property: Any) -> 
     """
     letters.write(MANY, traceback="Traceback (most recent call last):\n" + "  File x\n" * 200)
     command = [str(Path(sys.executable).with_name("scheduler")), "dlq", "list"]
-    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        command, env={**os.environ, **letters.environ}, capture_output=True, text=True, check=False
-    )
-    seconds, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
-    busy = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    measure = [_processor(sys.executable, "-c", MEASURE)[0]]
+    started = time.monotonic()
+    busy, done = _processor(*command, env={**os.environ, **letters.environ})
+    seconds = time.monotonic() - started
+    measure += [_processor(sys.executable, "-c", MEASURE)[0]]
     record_property("seconds", seconds)
-    print(f"{MANY} letters listed in {seconds:.2f} s, {busy:.2f} s of a processor")
-    assert busy < MOST_BUSY
+    print(f"{MANY} letters listed in {seconds:.2f} s, {busy:.2f} s of a processor, by {measure}")
+    assert busy < MOST * max(measure)
     assert done.returncode == 0, done.stderr
     assert "1 to 50 of 10,000 letters; more with --offset 50." in done.stderr
     assert len(done.stdout.splitlines()) == 51

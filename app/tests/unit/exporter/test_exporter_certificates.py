@@ -14,6 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from scheduler import worker_metrics
+from scheduler.exporter import certificates
 from scheduler.exporter.certificates import of_servers
 from scheduler.metrics_access import Access
 from scheduler.metrics_server import MetricsServer
@@ -38,7 +39,10 @@ def served(certificate: Path | None) -> Iterator[str]:
     server.stop()
 
 
-def test_each_server_is_told_whatever_its_certificate_is_worth(tmp_path: Path) -> None:
+def test_each_server_is_told_whatever_its_certificate_is_worth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificates, "CONNECT_SECONDS", 60.0)
     authority = Authority(tmp_path)
     fresh = authority.issue("fresh", valid=timedelta(days=90))
     expired = authority.issue("expired", valid=timedelta(minutes=-1))
