@@ -296,7 +296,8 @@ class Inbox:
             ends: the offset after the last record of each partition, as Kafka says.
         """
         with self._lock:
-            return all(
+            # Without a lease what waits is not handed out for now, and will be.
+            return time.monotonic() <= self._lease and all(
                 lane.finished(ends[partition])
                 for partition, lane in self._lanes.items()
                 if partition in ends

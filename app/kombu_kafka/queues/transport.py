@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from kafka.structs import TopicPartition
 from kombu.transport import virtual
 
 from ..errors import BrokerUnavailableError
@@ -135,22 +136,25 @@ class QueueTransport(virtual.Transport):
             self.begin(topics)
         inbox = self.consumer.inbox
         deadline = time.monotonic() + self.options.connect_timeout
-        ends = None
+        ends: Mapping[TopicPartition, int] | None = None
         try:
             while time.monotonic() < deadline:
                 self.wakeup.clear()
                 if self.consumer.error is not None:
                     raise self.consumer.error
+                # Before it is looked for a message: what comes in between must not be passed over.
+                taken = ends is not None and self._is_taken(ends)
                 delivery = next(filter(None, (inbox.take({topic}) for topic in topics)), None)
                 if delivery is not None:
                     message = channel.open(delivery, "", no_ack=no_ack)
                     if message is not None:
                         return message
                     continue
+                if taken:
+                    return None
                 if ends is None:
                     ends = queues.ends(self.options, topics)
-                if not ends or (self.consumer.positions() is not None and inbox.finished(ends)):
-                    return None
+                    continue
                 self.wakeup.wait(GET_SECONDS)
         finally:
             self.wakeup.set()  # whoever else waits looks for itself
@@ -158,6 +162,11 @@ class QueueTransport(virtual.Transport):
             f"What {queue} holds was not known within {self.options.connect_timeout:g} seconds: "
             f"check that the brokers are up and that this process gets partitions of it."
         )
+
+    def _is_taken(self, ends: Mapping[TopicPartition, int]) -> bool:
+        """Whether all that lies before the ends was handed out, or waits here."""
+        known = self.consumer.positions() is not None
+        return not ends or (known and self.consumer.inbox.finished(ends))
 
     def begin(self, topics: Iterable[str]) -> None:
         """Have these topics fetched."""

@@ -10,6 +10,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kombu import Consumer, Exchange, Queue
 from kombu.exceptions import ChannelError
 
+from kombu_kafka.queues import administration
 from scheduler.local_broker import LocalKafka
 from tests.eventually import eventually
 
@@ -84,6 +85,25 @@ def test_what_was_got_and_not_acknowledged_comes_again(connect: Connect, topic: 
         connection.release()
 
 
+def test_what_comes_while_it_is_asked_where_the_queue_ends_is_got(
+    connect: Connect, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the other way round: a message that was fetched is never taken for one that was got."""
+    _fill(connect, topic, 1)
+    connection = connect(partitions=[0], group_id=topic)
+    queue = Queue(topic)(connection.channel())
+    ends = administration.ends
+
+    def answered_late(*asked: Any) -> Any:
+        found = ends(*asked)
+        inbox = connection.transport.consumer.inbox
+        eventually(lambda: any(lane.waiting for lane in inbox.statistics().values()))
+        return found
+
+    monkeypatch.setattr(administration, "ends", answered_late)
+    assert queue.get().payload == 0
+
+
 def test_a_purge_leaves_nothing_to_deliver(connect: Connect, look: Look, topic: str) -> None:
     _fill(connect, topic, 20)
     connection = connect(partitions=[0], ordering="none", group_id=topic)
@@ -92,12 +112,12 @@ def test_a_purge_leaves_nothing_to_deliver(connect: Connect, look: Look, topic: 
         held: list[Any] = []
         with Consumer(channel, [Queue(topic)], on_message=held.append):
             while len(held) < 2:
-                connection.drain_events(timeout=20)
+                connection.drain_events(timeout=60)
             assert Queue(topic)(channel).purge() == 20
             for message in held:  # what was being worked on may be finished
                 message.ack()
             _fill(connect, topic, 1)
-            connection.drain_events(timeout=20)
+            connection.drain_events(timeout=60)
             assert [message.payload for message in held] == [0, 1, 0]
             held[-1].ack()
     eventually(lambda: look.committed(topic, topic)[0] == 21)
@@ -157,7 +177,7 @@ def test_higher_priorities_go_first(
     first.requeue()
     with Consumer(connection.channel(), [queue], on_message=finish):
         while len(got) < 6:
-            connection.drain_events(timeout=20)
+            connection.drain_events(timeout=60)
     assert got == [0, 0, 4, 3, 7, 9]
     queue.delete()
     eventually(lambda: not [name for name in admin.list_topics() if name.startswith(topic)])
@@ -177,8 +197,8 @@ def test_expired_messages_are_dropped(connect: Connect, look: Look, topic: str) 
     # The queue's own limit, on a record that is older than it.
     old = KafkaProducer(bootstrap_servers=list(connection.transport.options.hosts))
     ago = int(time.time() * 1000) - 301_000
-    old.send(topic, b"1", partition=1, timestamp_ms=ago).get(10)
-    old.send(topic, b"2", partition=1).get(10)
+    old.send(topic, b"1", partition=1, timestamp_ms=ago).get(60)
+    old.send(topic, b"2", partition=1).get(60)
     old.close()
     assert eventually(queue.get).payload == 2
     assert eventually(lambda: look.committed(topic, topic)[1] == 1)

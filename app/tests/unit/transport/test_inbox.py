@@ -314,8 +314,10 @@ def test_a_partition_on_hold_and_an_expired_lease_hand_out_nothing() -> None:
     assert inbox.flowing() == {TASKS}
     inbox.lease(time.monotonic() - 1)
     assert inbox.take({"tasks"}) is None
+    assert not inbox.finished({TASKS: 2})  # they will be handed out
     inbox.lease(time.monotonic() + 60)
     assert _offsets(inbox) == [0, 1]
+    assert inbox.finished({TASKS: 2})
 
 
 def test_suspects_go_out_one_at_a_time_and_the_rest_beside_them() -> None:
