@@ -18,6 +18,8 @@ from scheduler.local_broker import LocalKafka
 
 Connect = Callable[..., Connection]
 
+#: Seconds in which a broker answers that is there, however many others share its processors.
+CONNECT_SECONDS = 60
 #: Runs a test that publishes once with each client.
 each_client = pytest.mark.parametrize("publisher_client", PUBLISHER_CLIENTS, indirect=True)
 
@@ -27,7 +29,7 @@ class Look:
 
     def __init__(self, kafka: LocalKafka) -> None:
         self._kafka = kafka
-        self._options = Options.of(kafka.url(), {"connect_timeout": 10})
+        self._options = Options.of(kafka.url(), {"connect_timeout": CONNECT_SECONDS})
 
     def records(self, topic: str) -> list[Any]:
         """Everything that lies in a topic, in the order of its partitions and offsets."""
@@ -76,7 +78,7 @@ def connect(kafka: LocalKafka, publisher_client: str) -> Iterator[Connect]:
 
     def make(url: str | None = None, ssl: Any = None, **options: Any) -> Connection:
         options = {
-            "connect_timeout": 10, "commit_interval": 0.05, "delay_dispatcher": False,
+            "connect_timeout": CONNECT_SECONDS, "commit_interval": 0.05, "delay_dispatcher": False,
             "publisher_client": publisher_client, **options,
         }  # fmt: skip
         made.append(Connection(url or kafka.url(), ssl=ssl or False, transport_options=options))
@@ -96,7 +98,8 @@ def publish(kafka: LocalKafka) -> Callable[..., None]:
     """Publish numbered messages; over four partitions, where none is given."""
 
     def publish(topic: str, numbers: range, **kwargs: Any) -> None:
-        with Connection(kafka.url(), transport_options={"connect_timeout": 10}) as connection:
+        options = {"connect_timeout": CONNECT_SECONDS}
+        with Connection(kafka.url(), transport_options=options) as connection:
             producer = connection.Producer()
             for number in numbers:
                 where = {"partition": number % 4, **kwargs}

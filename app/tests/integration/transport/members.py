@@ -85,7 +85,7 @@ class Member(threading.Thread):
     def leave(self) -> None:
         """End in order: stop handing out, commit, leave the group."""
         self._stop_asked.set()
-        self.join(10)
+        self.join(60)
         transport = self.connection.transport
         self.connection.release()
         transport.consumer.join()
@@ -93,7 +93,7 @@ class Member(threading.Thread):
     def vanish(self) -> None:
         """End as a killed process does: no commit, no goodbye."""
         self._stop_asked.set()
-        self.join(10)
+        self.join(60)
         consumer = self.transport.consumer
         consumer._step = lambda: consumer._stop.wait(0.05)
         consumer._let_go = lambda: None
@@ -110,7 +110,7 @@ class Member(threading.Thread):
         self.transport.consumer._ownership.succession.release_all()
 
 
-def settled(topic: str, *members: Member, sizes: list[int], limit: float = 30) -> list[set[int]]:
+def settled(topic: str, *members: Member, sizes: list[int], limit: float = 120) -> list[set[int]]:
     """Wait until the members own a topic's partitions between them, by as many as `sizes` say."""
 
     def owned() -> list[set[int]] | None:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from scheduler import processes
 from scheduler.local_broker import LocalKafka
 from tests.eventually import eventually
 
-from .conftest import Look
+from .conftest import CONNECT_SECONDS, Look
 
 Make = Callable[..., Options]
 
@@ -47,7 +48,7 @@ def options(kafka: LocalKafka, topic: str) -> Make:
             "group_id": topic,
             "delay_topic": f"{topic}-delay",
             "dead_letter_topic": f"{topic}-dlq",
-            "connect_timeout": 10,
+            "connect_timeout": CONNECT_SECONDS,
             **more,
         }
         return Options.of(kafka.url(), given)
@@ -89,6 +90,8 @@ class Ledger:
     def __init__(self, kafka: LocalKafka, topic: str) -> None:
         self.ids: Counter[str] = Counter()
         self.late: dict[str, int] = {}
+        #: When they were due, in the order in which they arrived.
+        self.dues: list[int] = []
         self.client = KafkaConsumer(
             topic, bootstrap_servers=kafka.bootstrap, group_id=None, enable_auto_commit=False,
             auto_offset_reset="earliest", isolation_level="read_committed",
@@ -100,9 +103,10 @@ class Ledger:
                 headers = dict(record.headers)
                 name = headers["id"].decode()
                 self.ids[name] += 1
-                self.late[name] = record.timestamp - int(headers["due"])
+                self.dues.append(int(headers["due"]))
+                self.late[name] = record.timestamp - self.dues[-1]
 
-    def wait(self, count: int, limit: float = 30) -> None:
+    def wait(self, count: int, limit: float = 120) -> None:
         deadline = time.monotonic() + limit
         while len(self.ids) < count:
             self.look()
@@ -126,7 +130,7 @@ def test_a_message_arrives_when_due_as_it_was_published(
     for number, more in enumerate(places):
         direct = [*headers, ("n", str(number).encode())]
         producer.shared(given).publish(topic, b"\x00raw\xff", headers=direct, **more)
-        delay.publish(given, topic, b"\x00raw\xff", due=in_ms(0.5), headers=direct, **more)
+        delay.publish(given, topic, b"\x00raw\xff", due=in_ms(3), headers=direct, **more)
     assert len(look.records(topic)) == 3
     assert len(look.records(f"{topic}-delay")) == 3
     dispatcher = dispatch(given)
@@ -137,7 +141,8 @@ def test_a_message_arrives_when_due_as_it_was_published(
 
     seen = Counter(str(image(record)) for record in look.records(topic))
     assert set(seen.values()) == {2}
-    assert dispatcher.statistics.forwarded == 3
+    # A transaction is counted a moment after its records can be read.
+    eventually(lambda: dispatcher.statistics.forwarded == 3)
 
 
 def test_messages_are_never_early_and_their_levels_change_nothing_in_that(
@@ -152,8 +157,11 @@ def test_messages_are_never_early_and_their_levels_change_nothing_in_that(
     ledger.wait(1500)
     assert set(ledger.ids.values()) == {1}
     assert min(ledger.late.values()) >= 0
-    # Not how precise it is (that depends on the machine), but that a level's wait is no lateness.
-    assert sorted(ledger.late.values())[750] < 1000
+    # Not how precise it is (that depends on the machine), but that a level's wait is no lateness: what was due
+    # before others in other levels goes before them. (All have one key, and so lie in one partition.)
+    latest = accumulate(ledger.dues, max)
+    overtaken = [before - due for before, due in zip(latest, ledger.dues, strict=True)]
+    assert sorted(overtaken)[750] < 1000
 
 
 def test_a_month_lies_in_its_level_and_moves_only_when_it_must(
@@ -168,12 +176,13 @@ def test_a_month_lies_in_its_level_and_moves_only_when_it_must(
     send(given, topic, "soon", 0.3)
     eventually(lambda: look.records(topic))
     assert [r.partition for r in look.records(f"{topic}-delay") if r.partition > 5] == [19, 24, 25]
-    levels = {level.number: level for level in delay_backlog.backlog(given)}
-    assert [number for number, level in levels.items() if level.waiting and number > 5] == [
-        19,
-        24,
-        25,
-    ]
+
+    def waiting() -> dict[int, delay_backlog.LevelBacklog] | None:
+        # What is not read in time is left out.
+        found = {level.number: level for level in delay_backlog.backlog(given) if level.waiting}
+        return found if [number for number in found if number > 5] == [19, 24, 25] else None
+
+    levels = eventually(waiting)
     assert levels[24].ready_at == pytest.approx(time.time() + 0.1 * 2**24, abs=60)
     assert levels[24].late == 0
     with pytest.raises(PublishError, match=r"due in 91\.0 days, and at most 90 are allowed"):
@@ -195,7 +204,8 @@ def test_the_channel_delays_by_the_header_eta(
 ) -> None:  # fmt: skip
     given = {"delay_topic": f"{topic}-delay", "group_id": topic}
     with Connection(kafka.url(), transport_options=given) as connection:
-        for eta in (timedelta(seconds=1), timedelta(days=-1), None):
+        # The last one when there is a connection: its second must not be over before it is published.
+        for eta in (timedelta(days=-1), None, timedelta(seconds=3)):
             text = "tomorrow" if eta is None else (datetime.now(UTC) + eta).isoformat()
             connection.Producer().publish(
                 {}, routing_key=topic, serializer="json", headers={"eta": text}, partition=2
@@ -270,9 +280,9 @@ def test_revoked_messages_are_forwarded_as_expired_and_the_id_is_forgotten(
     options: Make, topic: str, look: Look, dispatch: Callable[[Options], Dispatcher]
 ) -> None:
     given = options()
-    send(given, topic, "early", 1)
-    send(given, topic, "late", 3600)
-    send(given, topic, "kept", 1)
+    send(given, topic, "late", 3600)  # first, for it takes its time to connect
+    send(given, topic, "early", 3)
+    send(given, topic, "kept", 3)
     revoked.revoke(given, ["early", "unknown"])
     dispatcher = dispatch(given)
     eventually(lambda: len(look.records(topic)) == 2)
@@ -280,12 +290,15 @@ def test_revoked_messages_are_forwarded_as_expired_and_the_id_is_forgotten(
     arrived = {dict(r.headers)["id"]: dict(r.headers) for r in look.records(topic)}
     assert arrived[b"early"]["expires"].startswith(b"1970-01-01")
     assert "expires" not in arrived[b"kept"]
-    assert dispatcher.statistics.revoked == 1
+    # A transaction is counted, and in all its topics to be read, a moment after the first of its records.
+    eventually(lambda: dispatcher.statistics.revoked == 1)
     known = revoked.RevokedIds(given)
-    known.load()
-    assert b"early" not in known
-    assert b"unknown" in known
-    assert b"late" in known
+
+    def in_topic() -> set[bytes]:
+        known.load()
+        return {name for name in (b"early", b"unknown", b"late") if name in known}
+
+    eventually(lambda: in_topic() == {b"unknown", b"late"})
     known.close()
 
 
@@ -353,7 +366,7 @@ def test_many_go_in_one_transaction_and_none_goes_through_another_level(
         headers = [("id", str(number).encode()), ("due", b"0")]
         headers += delay.describe(topic, None, in_ms(0))
         producer.shared(given).publish(
-            f"{topic}-delay", b"", headers=headers, partition=number % 3, confirm=number == 1999
+            f"{topic}-delay", b"", headers=headers, partition=number % 3, confirm=number >= 1997
         )
     done = dispatch(given).statistics
     ledger.wait(2000)
@@ -390,17 +403,17 @@ def test_ten_kills_of_dispatchers_lose_nothing_and_double_nothing(
                 send(given, topic, str(sent), 0.5 + number % 100 * 0.05, confirm=number == 199)
                 sent += 1
             pipes = [process.stdout for process in running if process.stdout]
-            active, _, _ = select.select(pipes, [], [], 30)
+            active, _, _ = select.select(pipes, [], [], 120)
             assert active, f"nobody took over after kill {kill}"
             ledger.look()
             victim = next(process for process in running if process.stdout in active)
-            ledger.wait(len(ledger.ids) + 1)
+            ledger.wait(min(sent, len(ledger.ids) + 1))
             victim.kill()
             victim.wait()
             victim.stdout.close()  # type: ignore[union-attr]
             running.remove(victim)
             running.append(start())
-        ledger.wait(sent, 60)
+        ledger.wait(sent)
         for _ in range(10):
             ledger.look()
         assert len(ledger.ids) == sent

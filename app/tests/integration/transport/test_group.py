@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,13 +49,14 @@ def test_a_task_longer_than_every_timeout_keeps_its_worker_in_the_group(
 ) -> None:
     """The event loop is held up, as by the solo pool; the consumer's thread goes on."""
     settings = GroupOwnership.settings
+    # No shorter: a thread that a busy machine holds up for some seconds is no fault.
     monkeypatch.setattr(
-        GroupOwnership, "settings", lambda self: settings(self) | {"max_poll_interval_ms": 1500}
+        GroupOwnership, "settings", lambda self: settings(self) | {"max_poll_interval_ms": 8000}
     )
-    slow = Member(connect(group_id=topic, session_timeout=1.0), topic)
+    slow = Member(connect(group_id=topic, session_timeout=8.0), topic)
     settled(topic, slow, sizes=[4])
     generation = slow.generation()
-    slow.on_message = lambda message: time.sleep(2.5)
+    slow.on_message = lambda message: time.sleep(9)
     publish(topic, range(1))
     eventually(lambda: slow.numbers() == [0])
     slow.on_message = lambda message: None
@@ -71,13 +73,13 @@ def test_a_revoked_partition_finishes_what_runs(
     eventually(lambda: len(first.got) == 4)  # one of each partition, by the order
     second = Member(connect(group_id=topic, ordering="partition"), topic)
     # What is in flight holds both partitions that were taken away.
-    lost = eventually(lambda: _draining(first))
-    assert len(lost) == 2
+    eventually(lambda: len(_draining(first)) == 2)
     assert second.got == []
     _after_steps(first, 3)
     for message in list(first.got):
         first.call(message.ack)
     settled(topic, first, second, sizes=[2, 2])
+    eventually(lambda: len(first.got) == 6)  # the next of each that it kept, which it holds
     first.acknowledge = True
     for message in first.got[4:]:
         first.call(message.ack)
@@ -109,8 +111,8 @@ def test_a_worker_that_was_lost_comes_back(
     connect: Connect, topic: str, publish: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not heard of for the session timeout: its partitions go to another, and it joins again."""
-    options = {"group_id": topic, "session_timeout": 1.0}
-    first, second = (Member(connect(**options), topic) for _ in range(2))
+    first = Member(connect(group_id=topic, session_timeout=1.0), topic)
+    second = Member(connect(group_id=topic), topic)
     settled(topic, first, second, sizes=[2, 2])
     consumer = first.transport.consumer
     coordinator = consumer._ownership.client._coordinator
@@ -238,14 +240,14 @@ def test_a_rebalance_that_outlasts_a_poll_comes_to_its_end(
     settled(topic_name, member, sizes=[2])
     monkeypatch.setattr(Assignor, "assign", assign_slowly)
     kafka.admin().create_partitions({topic_name: 4})
-    settled(topic_name, member, sizes=[4], limit=10)
+    settled(topic_name, member, sizes=[4])
     publish(topic_name, range(8))
     eventually(lambda: sorted(member.numbers()) == list(range(8)))
     assert "joins anew" not in caplog.text
 
 
 def test_a_queue_is_added_in_a_group_of_two(
-    connect: Connect, kafka: LocalKafka, topic: str
+    connect: Connect, kafka: LocalKafka, topic: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The rebalance lasts until the other member's next heartbeat."""
     other = f"{topic}-other"
@@ -254,8 +256,9 @@ def test_a_queue_is_added_in_a_group_of_two(
     settled(topic, first, second, sizes=[2, 2])
     first.call(lambda: first.consumer.add_queue(Queue(other)))
     first.call(lambda: first.consumer.consume())
-    settled(other, first, sizes=[1], limit=15)
+    settled(other, first, sizes=[1])
     settled(topic, first, second, sizes=[2, 2])
+    assert "joins anew" not in caplog.text
 
 
 @pytest.mark.parametrize("name", [None, "one@host"])
@@ -269,22 +272,27 @@ def test_a_member_that_is_stuck_in_a_rebalance_joins_anew(
     name: str | None,
 ) -> None:
     """A client that never comes to the end of a rebalance is replaced; nothing is lost."""
-    member = Member(
-        connect(group_id=topic, session_timeout=1.0, worker_name=name), topic, acknowledge=False
-    )
+    member = Member(connect(group_id=topic, worker_name=name), topic, acknowledge=False)
     settled(topic, member, sizes=[4])
     publish(topic, range(4))
     eventually(lambda: len(member.got) == 4)
     ownership = member.transport.consumer._ownership
-    stuck = ownership.client
+    stuck, standstill = ownership.client, ownership._standstill
+    seconds, options = standstill.seconds, standstill._options
+
+    def impatient(coordinator: Any) -> Any:
+        of_stuck = coordinator is stuck._coordinator
+        standstill._options = replace(options, session_timeout=1.0) if of_stuck else options
+        return seconds(coordinator)
 
     async def never() -> None:
         stuck._coordinator.state = MemberState.REBALANCING
         await Future()
 
+    monkeypatch.setattr(standstill, "seconds", impatient)
     monkeypatch.setattr(stuck._coordinator, "_do_join_and_sync_async", never)
     stuck._coordinator.request_rejoin()
-    eventually(lambda: len(member.got) == 8)
+    eventually(lambda: len(member.got) == 8, 120)
     assert ownership.client is not stuck
     assert (
         caplog.text.count(
@@ -322,7 +330,7 @@ def test_members_get_partitions_of_their_own_topics_alone(
             and not mine & its
         )
 
-    eventually(shares, 30)
+    eventually(shares, 120)
     publish(topic, range(4))
     publish(other, range(4, 8))
     eventually(lambda: len(both.got) + len(alone.got) == 8)
@@ -343,7 +351,7 @@ def test_a_queue_is_added_and_cancelled_while_the_worker_runs(
     second = Member(connect(group_id=topic), topic)
     first.call(lambda: first.consumer.cancel_by_queue(topic))
     settled(topic, first, second, sizes=[0, 4])
-    assert {name for name, _ in first.partitions() or ()} == {other}
+    eventually(lambda: {name for name, _ in first.partitions() or ()} == {other})
     publish(topic, range(2, 6))
     eventually(lambda: sorted(second.numbers()) == [2, 3, 4, 5])
     publish(other, range(6, 7), partition=0)
