@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from kombu_kafka.publishing import producer
 from scheduler.local_broker import LocalKafka
 from tests.eventually import eventually
 
-from .conftest import Connect, Look, each_client
+from .conftest import CONNECT_SECONDS, Connect, Look, each_client
 
 
 class Listener:
@@ -33,7 +34,7 @@ class Listener:
         )  # fmt: skip
         self.consumer.consume()
 
-    def hear(self, count: int = 1, timeout: float = 10) -> list[Any]:
+    def hear(self, count: int = 1, timeout: float = 60) -> list[Any]:
         """Return the bodies of the next messages."""
         del self.messages[:]
         while len(self.messages) < count:
@@ -70,11 +71,12 @@ def test_fanout_reaches_every_queue(connect: Connect, topic_name: str) -> None:
 
 
 def test_a_queue_gets_what_was_published_after_it_was_declared(
-    connect: Connect, topic_name: str
+    connect: Connect, look: Look, topic_name: str
 ) -> None:
     exchange = _exchange(topic_name, "fanout")
     listening = connect()
     _say(connect(), exchange, "before", delivery_mode=1)
+    eventually(lambda: look.records(f"{topic_name}.exchange"))  # nobody waited for that
     queue = _queue("one", exchange)(listening.channel())
     queue.declare()
     _say(connect(), exchange, "after", delivery_mode=1)
@@ -232,7 +234,8 @@ def test_connections_that_ask_and_close_leave_no_threads_and_no_descriptors(
     connect: Connect, kafka: LocalKafka
 ) -> None:
     def ask() -> None:
-        with Connection(kafka.url(), transport_options={"connect_timeout": 10}) as connection:
+        options = {"connect_timeout": CONNECT_SECONDS}
+        with Connection(kafka.url(), transport_options=options) as connection:
             mailbox = Mailbox("leak", type="fanout")(connection)
             assert mailbox._broadcast("ping", reply=True, timeout=0.01) == []
 
@@ -241,8 +244,9 @@ def test_connections_that_ask_and_close_leave_no_threads_and_no_descriptors(
     for _ in range(50):
         ask()
     eventually(lambda: threading.active_count() <= threads)
-    assert _fds() <= fds + 2
-    assert len(_threads()) <= readers
+    # Kafka's client leaves sockets to the collector.
+    eventually(lambda: gc.collect() >= 0 and _fds() <= fds + 2)
+    eventually(lambda: len(_threads()) <= readers)
 
 
 @each_client
@@ -258,7 +262,7 @@ def test_a_forked_child_publishes_and_leaves_its_parents_reader_alone(
         code = 1
         try:
             url = listener.connection.as_uri(include_password=True)
-            options = {"connect_timeout": 10, "publisher_client": publisher_client}
+            options = {"connect_timeout": CONNECT_SECONDS, "publisher_client": publisher_client}
             with Connection(url, transport_options=options) as connection:
                 _say(connection, exchange, "child")
             listener.connection.release()

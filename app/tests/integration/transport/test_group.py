@@ -51,9 +51,9 @@ def test_a_task_longer_than_every_timeout_keeps_its_worker_in_the_group(
     settings = GroupOwnership.settings
     # No shorter: a thread that a busy machine holds up for some seconds is no fault.
     monkeypatch.setattr(
-        GroupOwnership, "settings", lambda self: settings(self) | {"max_poll_interval_ms": 8000}
+        GroupOwnership, "settings", lambda self: settings(self) | {"max_poll_interval_ms": 6000}
     )
-    slow = Member(connect(group_id=topic, session_timeout=8.0), topic)
+    slow = Member(connect(group_id=topic, session_timeout=6.0), topic)
     settled(topic, slow, sizes=[4])
     generation = slow.generation()
     slow.on_message = lambda message: time.sleep(9)

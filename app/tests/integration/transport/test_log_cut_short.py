@@ -58,7 +58,6 @@ def test_reading_goes_on_where_the_log_was_cut_and_what_is_new_there_runs(
             name,
             url=fragile.url(),
             state_directory=str(state),
-            session_timeout=6,
             **options,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,10 +36,11 @@ from scheduler.local_broker import LocalKafka
 from tests.eventually import eventually
 from tests.secure_kafka import PASSWORDS
 
-from .conftest import Connect, Look, each_client
+from .conftest import CONNECT_SECONDS, Connect, Look, each_client
 
-#: Seconds in which a refusal must be told, with Celery's own policy of retries.
-SOON = 30
+#: Seconds in which a refusal must be told, with Celery's own policy of retries; what is not refused but goes
+#: unconfirmed takes longer (`publish_timeout`).
+SOON = 50
 MEGABYTE = 1_000_000
 
 
@@ -50,7 +52,7 @@ def app(kafka: LocalKafka, publisher_client: str) -> Iterator[Celery]:
 
 def _app(url: str, **options: Any) -> Celery:
     app = Celery("publisher", broker=url)
-    app.conf.broker_transport_options = {"connect_timeout": 10, **options}
+    app.conf.broker_transport_options = {"connect_timeout": CONNECT_SECONDS, **options}
     app.conf.task_ignore_result = True
     return app
 
@@ -68,7 +70,7 @@ def test_too_large_for_the_topic_as_a_task(app: Celery, look: Look, topic: str) 
     with pytest.raises(PublishError, match=r"too large: .*max\.message\.bytes"):
         app.send_task("t", ["x" * 2 * MEGABYTE], queue=topic)
     app.send_task("t", ["small"], queue=topic)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < SOON
     assert len(look.records(topic)) == 1
 
 
@@ -90,7 +92,7 @@ def test_the_topics_own_limit_decides(
 @each_client
 def test_one_that_is_refused_fails_alone(connect: Connect, look: Look, topic: str) -> None:
     """Others that are on their way at that moment are stored, and are told so."""
-    faults: list[BaseException] = []
+    faults: dict[int, BaseException] = {}
     publisher = connect().Producer()
     publisher.publish("first", routing_key=topic)
 
@@ -98,7 +100,7 @@ def test_one_that_is_refused_fails_alone(connect: Connect, look: Look, topic: st
         try:
             connect().Producer().publish(str(number), routing_key=topic, partition=number % 4)
         except BaseException as exc:  # noqa: BLE001
-            faults.append(exc)
+            faults[number] = exc
 
     threads = [threading.Thread(target=publish, args=(number,)) for number in range(20)]
     for thread in threads[:10]:
@@ -109,8 +111,11 @@ def test_one_that_is_refused_fails_alone(connect: Connect, look: Look, topic: st
         thread.start()
     for thread in threads:
         thread.join()
-    assert not [exc for exc in faults if not isinstance(exc, BrokerUnavailableError)], faults
-    assert len(look.records(topic)) == 21 - len(faults)
+    assert all(isinstance(exc, BrokerUnavailableError) for exc in faults.values()), faults
+    stored = Counter(record.value for record in look.records(topic))
+    assert set(stored.values()) == {1}
+    told = {b"first", *(str(number).encode() for number in range(20) if number not in faults)}
+    assert told <= stored.keys()  # of the others that is not known
 
 
 @each_client
@@ -118,7 +123,7 @@ def test_a_topic_that_nobody_makes(
     secure_broker: LocalKafka, topic_name: str, publisher_client: str
 ) -> None:
     with _app(secure_broker.url(), publisher_client=publisher_client) as app:
-        app.connection_for_write().ensure_connection(timeout=10)
+        app.connection_for_write().ensure_connection(timeout=60)
         began = time.monotonic()
         with pytest.raises(PublishError, match="does not exist, and the brokers don't create it"):
             app.send_task("t", queue=topic_name)
@@ -191,7 +196,12 @@ def test_not_enough_replicas() -> None:
         apps = [_app(kafka.url(), publisher_client=client) for client in PUBLISHER_CLIENTS]
         for app in apps:
             app.send_task("t", queue="three")
-        kafka.nodes[2].kill()
+        admin = kafka.admin()
+        (described,) = admin.describe_topics(["three"])
+        admin.close()
+        leader = described["partitions"][0]["leader_id"]
+        # No leader: while one is elected, messages go unconfirmed for other reasons.
+        next(node for node in kafka.nodes if node.id != leader).kill()
         for app in apps:
             began = time.monotonic()
             with pytest.raises(OperationalError, match=r"in-sync replicas .* bring the missing"):

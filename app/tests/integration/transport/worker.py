@@ -18,7 +18,9 @@ class Worker:
     """Takes a topic's messages as they come and acknowledges them when told."""
 
     def __init__(self, connect: Connect, topic: str, **options: Any) -> None:
-        self.connection: Connection = connect(**{"partitions": [0], "ordering": "none", **options})
+        # A group of its own: Kafka refuses plain commits, as a person's tool makes, beside members of a group.
+        usual = {"group_id": topic, "partitions": [0], "ordering": "none"}
+        self.connection: Connection = connect(**{**usual, **options})
         self.messages: dict[int, Any] = {}
         self.consumer = Consumer(
             self.connection.channel(), queues=[Queue(topic)], on_message=self._take
