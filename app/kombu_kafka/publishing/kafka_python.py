@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -113,13 +114,16 @@ class KafkaPython:
     def _require_topic(self, topic: str) -> None:
         """Wait for a topic that is new; tell one that never comes from brokers that don't answer."""
         metadata = self._client._metadata
-        if metadata.partitions_for_topic(topic) is not None:
+        known = metadata.partitions_for_topic(topic) is not None
+        if known and topic in metadata._topics:
             return
         seconds = min(client.TOPIC_SECONDS, self._options.connect_timeout)
         try:
             ensure_valid_topic_name(topic)
             if not lookup.await_topic(self._manager, seconds, topic):
                 raise UnknownTopicOrPartitionError(topic)
+            if known:
+                self._look_anew(topic, seconds)
             self._client._wait_on_metadata(topic, seconds * 1000)
         except ValueError as exc:
             raise InvalidTopicError(str(exc)) from exc
@@ -127,6 +131,17 @@ class KafkaPython:
             if metadata.partitions_for_topic(topic) is None:
                 # Or the client would ask for it twice a second, for ever.
                 metadata._topics.discard(topic)
+
+    def _look_anew(self, topic: str, seconds: float) -> None:
+        """Ask for a topic that was forgotten: what is known of it may be that of one that was deleted.
+
+        A record for a partition that is gone would wait until it is given up.
+        """
+        metadata, answered = self._client._metadata, threading.Event()
+        metadata._topics.add(topic)
+        metadata.request_update().add_both(lambda _: answered.set())
+        self._client._sender.wakeup()
+        answered.wait(seconds)
 
     def _require_partition(self, topic: str, partition: int) -> None:
         deadline = time.monotonic() + 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -14,13 +15,12 @@ from kafka import KafkaConsumer
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from kombu_kafka.consuming import commit_metadata, progress
+from kombu_kafka.publishing import producer
 from scheduler.local_broker import LocalKafka
 from tests.eventually import eventually
 
 from .conftest import Connect, Look
 from .worker import Worker
-
-GROUP = "celery-group"
 
 
 @pytest.fixture
@@ -36,11 +36,11 @@ def publish(connect: Connect) -> Callable[[str, int], None]:
 
 @pytest.fixture
 def word(kafka: LocalKafka) -> Callable[..., OffsetAndMetadata | None]:
-    """Reads, or with an offset writes, the group's commit of partition 0."""
+    """Reads, or with an offset writes, the commit of partition 0 of the group that bears the topic's name."""
 
     def speak(topic: str, offset: int | None = None, text: str = "") -> OffsetAndMetadata | None:
         client = KafkaConsumer(
-            bootstrap_servers=kafka.bootstrap, group_id=GROUP, enable_auto_commit=False
+            bootstrap_servers=kafka.bootstrap, group_id=topic, enable_auto_commit=False
         )
         try:
             partition = TopicPartition(topic, 0)
@@ -70,6 +70,14 @@ def _scattered(connect: Connect, publish: Any, word: Any, topic: str, state: str
     return worker
 
 
+def _delete(kafka: LocalKafka, topic: str) -> None:
+    producer.forget([topic])  # who asks for a topic that is gone brings it back
+    admin = kafka.admin()
+    admin.delete_topics([topic])
+    eventually(lambda: topic not in admin.list_topics())
+    admin.close()
+
+
 REST = {0, 1, 4, 5, 6, 8, 9}
 
 
@@ -80,13 +88,13 @@ def test_another_host_skips_what_kafka_knows_as_done(
     said = commit_metadata.decode(word(topic).metadata)
     assert said is not None
     assert said.owner == "kombu-kafka"
-    assert look.committed(topic)[0] == 0
+    assert look.committed(topic, topic)[0] == 0
     worker.die()
     shutil.rmtree(tmp_path)
     again = Worker(connect, topic)
     again.read(REST)
     again.ack(*REST)
-    eventually(lambda: look.committed(topic)[0] == 10)
+    eventually(lambda: look.committed(topic, topic)[0] == 10)
 
 
 def test_the_same_host_skips_what_its_journal_knows(
@@ -147,7 +155,7 @@ def test_where_kafka_forgot_the_group_the_journal_goes_on(
 ) -> None:
     """A group without workers loses its offsets after offsets.retention.minutes."""
     publish(topic, 10)
-    worker = Worker(connect, topic, state_directory=str(tmp_path), group_id=topic)
+    worker = Worker(connect, topic, state_directory=str(tmp_path))
     worker.read(set(range(10)))
     worker.ack(0, 1, 2)
     eventually(lambda: look.committed(topic, topic)[0] == 3)
@@ -158,7 +166,7 @@ def test_where_kafka_forgot_the_group_the_journal_goes_on(
     admin.delete_group_offsets(topic, [partition])
     admin.close()
     assert look.committed(topic, topic)[0] is None
-    again = Worker(connect, topic, state_directory=str(tmp_path), group_id=topic)
+    again = Worker(connect, topic, state_directory=str(tmp_path))
     again.read(set(range(3, 10)))
     assert "Going on from offset 3" in caplog.text
     assert again.connection.transport.consumer.positions() == {(topic, 0): 3}
@@ -195,10 +203,7 @@ def test_a_topic_made_anew_begins_at_its_first_record(
     worker.ack(*REST)
     said = eventually(lambda: word(topic) if word(topic).offset == 10 else None)
     worker.die()
-    admin = kafka.admin()
-    admin.delete_topics([topic])
-    eventually(lambda: topic not in admin.list_topics())
-    admin.close()
+    _delete(kafka, topic)
     kafka.create_topic(topic, 1)
     publish(topic, 12)
     word(topic, 10, said.metadata)  # committed once more by a worker that knew nothing of it
@@ -215,7 +220,8 @@ def test_random_deaths_lose_nothing_and_repeat_nothing_that_was_acknowledged(
 
     Acknowledgements, retries, rejections, returns; deaths and orderly ends.
     """
-    seed = random.randrange(10**6)
+    # Where CI decides, not by chance: everybody else's runs explore (as hypothesis does, in conftest.py).
+    seed = 0 if "CI" in os.environ else random.randrange(10**6)
     logging.getLogger(__name__).warning("seed %d", seed)
     dice = random.Random(seed)
     producer = connect().Producer()
@@ -231,7 +237,7 @@ def test_random_deaths_lose_nothing_and_repeat_nothing_that_was_acknowledged(
             if len(acknowledged) == len(keys):
                 break
             try:
-                worker.connection.drain_events(timeout=0.3 if worker.messages else 10)
+                worker.connection.drain_events(timeout=0.3 if worker.messages else 60)
             except TimeoutError:
                 assert worker.messages
             assert not worker.messages.keys() & set(acknowledged)
@@ -266,7 +272,7 @@ def test_random_deaths_lose_nothing_and_repeat_nothing_that_was_acknowledged(
         for key in {"a", "b", "c"}:
             of_key = [offset for offset in acknowledged if keys[offset] == key]
             assert of_key == sorted(of_key), seed
-    eventually(lambda: look.committed(topic)[0] == len(keys))
+    eventually(lambda: look.committed(topic, topic)[0] == len(keys))
 
 
 def test_retention_under_a_live_worker_is_counted_and_what_is_left_goes_on(
@@ -298,7 +304,7 @@ def test_retention_under_a_live_worker_is_counted_and_what_is_left_goes_on(
     worker.ack(4, *range(8, 12))
     worker.read({0, 1, 2, 3, 4, *range(8, 15)})
     worker.ack(12, 13, 14)
-    eventually(lambda: look.committed(topic)[0] == 15)
+    eventually(lambda: look.committed(topic, topic)[0] == 15)
     assert worker.inbox.statistics()[partition].lost == 3
 
 
@@ -318,17 +324,13 @@ def test_a_topic_made_anew_under_a_live_worker_begins_at_its_first_record(
         connect,
         topic,
         state_directory=str(tmp_path),
-        group_id=topic,
         partitions=[0] if bound else None,
         max_buffered=1,
     )
     worker.read(set(range(10)))
     worker.ack(*range(1, 8))
     eventually(lambda: look.committed(topic, topic)[0] == 0)
-    admin = kafka.admin()
-    admin.delete_topics([topic])
-    eventually(lambda: topic not in admin.list_topics())
-    admin.close()
+    _delete(kafka, topic)
     kafka.create_topic(topic, 4)
     publish(topic, 12)
     partition = TopicPartition(topic, 0)

@@ -17,6 +17,7 @@ from kombu_kafka.errors import (
     PublishError,
 )
 from kombu_kafka.exchanges.routing import topic_name as topic_of
+from tests.eventually import eventually
 
 from .conftest import Connect, Look, each_client
 
@@ -128,11 +129,23 @@ def test_a_declared_exchange_leads_to_its_queue(connect: Connect, look: Look, to
     assert len(look.records(topic)) == 1
 
 
+def test_a_queue_that_was_deleted_begins_anew_with_the_next_message(
+    connect: Connect, look: Look, topic: str, admin: KafkaAdminClient
+) -> None:
+    """Whatever this process knew of its topic: it is another one."""
+    publisher = connect().Producer()
+    publisher.publish(1, routing_key=topic)
+    Queue(topic)(connect().channel()).delete()
+    eventually(lambda: topic not in admin.list_topics())
+    publisher.publish(2, routing_key=topic)
+    assert [record.value for record in look.records(topic)] == [b"2"]
+
+
 def test_brokers_that_are_not_there(connect: Connect) -> None:
     started = time.monotonic()
     with pytest.raises(BrokerUnavailableError, match=r"127\.0\.0\.1:1 answered within 1 seconds"):
         connect("kafka://127.0.0.1:1//tasks", connect_timeout=1).connect()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 25  # by default it would be 30
 
 
 def test_a_url_that_is_wrong(connect: Connect) -> None:
