@@ -15,6 +15,7 @@ from kombu_kafka.options import KAFKA_PYTHON, PUBLISHER_CLIENTS, Options
 from kombu_kafka.publishing import producer
 from kombu_kafka.topics import lag
 from scheduler.local_broker import LocalKafka
+from tests.eventually import eventually
 
 Connect = Callable[..., Connection]
 
@@ -39,10 +40,9 @@ class Look:
             isolation_level="read_committed",
         )
         try:
-            numbers = consumer.partitions_for_topic(topic)
+            # A broker that has just started may not know its topics yet.
+            numbers = eventually(lambda: consumer.partitions_for_topic(topic))
             partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
-            if not partitions:
-                return []
             consumer.assign(partitions)
             consumer.seek_to_beginning()
             ends = consumer.end_offsets(partitions)
