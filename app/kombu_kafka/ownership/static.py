@@ -213,10 +213,20 @@ class StaticOwnership(Ownership):
             # The coordinator forgot us: whoever sits there now is another process.
             if owners(self.options, [partition]):
                 raise self._lost(partition)
+            # Who came after us may have been forgotten too, being late: that one is not driven out.
+            self._confirm(partition)
             if not claim.take():
                 return
         except FencedInstanceIdError as exc:
             raise self._lost(partition) from exc
+        self._confirm(partition)
+
+    def _confirm(self, partition: TopicPartition) -> None:
+        """Make sure that nobody has owned the partition since this process began to.
+
+        Raises:
+            ConsumerFailedError: somebody has.
+        """
         try:
             self._fences[partition].confirm(BEGIN_SECONDS)
         except ProducerFencedError as exc:
