@@ -128,8 +128,8 @@ class LocalWorker:
         if self._process is not None and self.running:
             self._process.send_signal(how)
 
-    def stop(self, patience: float = 30) -> int | None:
-        """End it in order; return its exit code."""
+    def stop(self, patience: float = 120) -> int | None:
+        """End it in order, or kill it after `patience` seconds; return its exit code."""
         code = None
         if self._process is not None:
             code = processes.stop(self._process, patience)
@@ -140,17 +140,19 @@ class LocalWorker:
     def kill(self) -> None:
         """Kill it and its children at once, as systemd does after the main process was killed."""
         if self._process is not None and self.running:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self._sweep()
             self._process.wait()
 
     def log_tail(self, lines: int = 20) -> str:
         return processes.tail(self.log, lines)
 
     def _sweep(self) -> None:
-        """Kill what is left of its process group (children outlive a main process that died)."""
+        """Kill its process group, and wait until nothing of that runs: not the last line of a child either."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+            while processes.group_runs(self._process.pid):
+                time.sleep(0.01)
 
     def _close(self) -> None:
         if self._notify is not None:

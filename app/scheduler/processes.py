@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["dies_with_parent", "free_port", "listens", "stop", "tail"]
+__all__ = ["dies_with_parent", "free_port", "group_runs", "listens", "stop", "tail"]
 
 #: From <linux/prctl.h>: the signal a process gets when the thread that started it is gone.
 PR_SET_PDEATHSIG = 1
@@ -40,6 +40,18 @@ def stop(process: subprocess.Popen[bytes], patience: float) -> int:
         except subprocess.TimeoutExpired:
             process.kill()
     return process.wait()
+
+
+def group_runs(group: int) -> bool:
+    """Return whether a process of a process group runs; one that waits to be buried doesn't."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+        except (OSError, ValueError):  # it went while we looked
+            continue
+        if int(its_group) == group and state not in "ZX":
+            return True
+    return False
 
 
 def free_port() -> int:
