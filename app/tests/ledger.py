@@ -71,7 +71,9 @@ class Ledger:
         """What was noted so far, in order."""
         if not self.path.exists():
             return []
-        return [line.split() for line in self.path.read_text().splitlines()]
+        # Who reads at the moment of a write may see it up to the end of a page of memory.
+        whole, _, _ = self.path.read_text().rpartition("\n")
+        return [line.split() for line in whole.splitlines()]
 
     def ended(self) -> int:
         """How many different tasks have ended."""

@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from tests.eventually import eventually
+
 __all__ = ["MemoryGroup", "memory_group"]
 
 ROOT = Path("/sys/fs/cgroup")
@@ -48,7 +50,15 @@ def memory_group(limit: int) -> Iterator[MemoryGroup]:
         yield MemoryGroup(path)
     finally:
         if path is not None:
-            path.rmdir()
+            eventually(lambda: _remove(path), what=f"nothing is left in {path}")
+
+
+def _remove(path: Path) -> bool:
+    try:
+        path.rmdir()
+    except OSError:  # what was killed is still on its way out
+        return False
+    return True
 
 
 def _make(limit: int) -> Path | None:

@@ -83,12 +83,14 @@ def kills(self: Task, how: str, seconds: float = 0.0) -> None:
 
 
 @shared_task(bind=True, name="tests.lasts")
-def lasts(self: Task, seconds: float) -> None:
-    """Note which attempt this is, work, and note the end."""
+def lasts(self: Task, seconds: float, until: str | None = None) -> None:
+    """Note which attempt this is, work for `seconds` and until the file `until` is there, note the end."""
     request = self.request
     ledger = Ledger(Path(os.environ["LEDGER_FILE"]))
     ledger.note("lasts", request.kafka_partition, request.kafka_offset, request.kafka_attempt)
     time.sleep(seconds)
+    while until is not None and not Path(until).exists():
+        time.sleep(0.02)
     ledger.note("lasted", request.kafka_partition, request.kafka_offset, request.kafka_attempt)
 
 

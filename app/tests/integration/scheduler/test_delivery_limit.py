@@ -41,7 +41,7 @@ def _run_until_done(system: Any, worker: LocalWorker) -> int:
             worker.start()
         return bool(system.lag() == 0)
 
-    system.wait("lag 0 in spite of deaths", done, 120)
+    system.wait("lag 0 in spite of deaths", done, 300)
     return deaths
 
 
@@ -120,7 +120,8 @@ def test_neighbours_of_a_killer_are_acquitted(
 @pytest.mark.slow
 def test_only_a_violent_end_counts(system: Any, ledger: Ledger) -> None:
     """Killed: one attempt. Told to stop at once, and to stop in order: none."""
-    system.send("tests.lasts", 2.0, partition=0)
+    told = system.directory / "told"
+    system.send("tests.lasts", 0.0, str(told), partition=0)
     worker = system.worker(0)
 
     def started(times: int) -> None:
@@ -132,9 +133,11 @@ def test_only_a_violent_end_counts(system: Any, ledger: Ledger) -> None:
     worker.start()
     started(2)
     worker.terminate(signal.SIGQUIT)
-    worker.wait(30)
+    worker.wait(120)
     worker.start()
     started(3)
+    worker.terminate()
+    told.touch()
     assert worker.stop() == 0
     assert [line[3] for line in ledger.lines() if line[0] == "lasts"] == ["1", "2", "2"]
     assert _events(ledger, "lasted") == ["lasted"]
