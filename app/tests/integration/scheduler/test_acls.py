@@ -14,10 +14,12 @@ from celery import Celery
 from click.testing import CliRunner
 from kafka.admin import (
     ACL,
+    ACLFilter,
     ACLOperation,
     ACLPermissionType,
     ACLResourcePatternType,
     ResourcePattern,
+    ResourcePatternFilter,
     ResourceType,
 )
 
@@ -25,6 +27,7 @@ from scheduler.cli import main
 from scheduler.factory import create_app
 from scheduler.local_broker import LocalKafka
 from scheduler.settings import Settings
+from tests.eventually import eventually
 from tests.ledger import Ledger
 from tests.listening import heard
 from tests.secure_kafka import PASSWORDS
@@ -35,6 +38,12 @@ DOCS = Path(__file__).parents[4] / "docs" / "transport.md"
 ROW = re.compile(
     r"^\| (producer|worker|operator) \| ([a-z ]+) \| `([^`]+)` \| ([A-Za-z, ]+) \|$", re.M
 )
+
+#: Every rule there is.
+ALL = ACLFilter(
+    None, None, ACLOperation.ANY, ACLPermissionType.ANY,
+    ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY),
+)  # fmt: skip
 
 
 def _documented(topic: str) -> list[ACL]:
@@ -92,7 +101,10 @@ def guarded(secure_broker: LocalKafka, topic_name: str, tmp_path: Path) -> Itera
     }
     admin = secure_broker.admin()
     try:
-        admin.create_acls(_documented(topic_name))
+        rules = _documented(topic_name)
+        admin.create_acls(rules)
+        # The broker heeds them a moment after the controller has stored them.
+        eventually(lambda: set(rules) <= set(admin.describe_acls(ALL)[0]), what="the rules hold")
     finally:
         admin.close()
     yield system
@@ -139,9 +151,9 @@ def test_each_has_what_it_needs(
     send("tests.fails_until", str(mended))
     never = send("tests.note", countdown=3600)
     # A bound worker's queue is read by no other: each subcommand is answered by this one.
-    assert len(operator.control.inspect(timeout=30, limit=1).ping()) == 1
-    assert len(operator.control.inspect(timeout=30, limit=1).stats()) == 1
-    (answer,) = operator.control.revoke(never, reply=True, timeout=30, limit=1)
+    assert len(operator.control.inspect(timeout=60, limit=1).ping()) == 1
+    assert len(operator.control.inspect(timeout=60, limit=1).stats()) == 1
+    (answer,) = operator.control.revoke(never, reply=True, timeout=60, limit=1)
     assert all("ok" in reply for reply in answer.values()), answer
     ran("note", 2)
     ran("fails_until", 2)  # once again after a countdown
@@ -160,7 +172,7 @@ def test_each_has_what_it_needs(
     guarded.wait_done()
     assert bound.stop() == 0
     guarded.workers.remove(bound)
-    shared = guarded.group_worker("shared", session_timeout=10)
+    shared = guarded.group_worker("shared", session_timeout=30)
     shared.start()
     shared.wait_ready()
     send("tests.note")
