@@ -69,7 +69,7 @@ def _serializer(signing: dict[str, str]) -> SecureSerializer:
 PRODUCER = """
 from scheduler.app import app
 for name, args in {tasks!r}:
-    app.send_task(name, args, countdown=2)
+    app.send_task(name, args, countdown=5)
 """
 
 
