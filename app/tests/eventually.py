@@ -14,7 +14,7 @@ __all__ = ["eventually"]
 PAUSE = 0.05
 
 
-def eventually(condition: Callable[[], Any], limit: float = 60, *, what: str = "") -> Any:
+def eventually(condition: Callable[[], Any], limit: float = 120, *, what: str = "") -> Any:
     """Return what `condition` returns once that is true; fail after `limit` seconds.
 
     Arguments:

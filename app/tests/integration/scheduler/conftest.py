@@ -79,7 +79,7 @@ class System:
         lags = topics.lag(options, self.topic).values()
         return sum(end - (committed or 0) for committed, end in lags)
 
-    def wait(self, what: str, condition: Callable[[], bool], timeout: float = 60) -> None:
+    def wait(self, what: str, condition: Callable[[], bool], timeout: float = 120) -> None:
         """Wait for `condition`; a worker that dies or time that runs out fails the test."""
         deadline = time.monotonic() + timeout
         while not condition():
@@ -91,7 +91,7 @@ class System:
                 pytest.fail(f"{what}: not within {timeout:g} s\n{logs}")
             time.sleep(0.1)
 
-    def wait_done(self, timeout: float = 60) -> None:
+    def wait_done(self, timeout: float = 120) -> None:
         self.wait("lag 0", lambda: self.lag() == 0, timeout)
 
     def close(self) -> None:

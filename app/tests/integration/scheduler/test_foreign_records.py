@@ -45,7 +45,7 @@ def _produce(system: Any, records: list[Malformed]) -> dict[tuple[int, int], Mal
             on_delivery=written,
         )
     for producer in producers:
-        assert producer.flush(60) == 0
+        assert producer.flush(120) == 0
     return lies
 
 
@@ -64,7 +64,7 @@ def test_ten_thousand_malformed_records(system: Any, tmp_path: Path) -> None:
     worker.start()
     worker.wait_ready()
     pid = worker.pid
-    system.wait_done(120)
+    system.wait_done(300)
     assert (worker.running, worker.pid) == (True, pid)
     assert len(ledger.lines()) == GOOD, "a task that was sent well did not run, or one sent ill did"
     found: Counter[tuple[int, int]] = Counter()
@@ -112,7 +112,7 @@ def test_kcat_queues_a_task_as_documented(
     ]:
         assert shown in command, f"{shown} is not in the documented command: {command}"
         command = command.replace(shown, ours)
-    subprocess.run(["bash", "-ec", command], check=True, timeout=60, capture_output=True)
+    subprocess.run(["bash", "-ec", command], check=True, timeout=120, capture_output=True)
     system.worker(0, 1, 2, 3).start()
     system.wait_done()
     ledger = Ledger(tmp_path / "ledger")

@@ -135,7 +135,7 @@ def test_a_password_is_shown_nowhere(plain: Plain, events: list[dict[str, Any]])
     inspect = plain.app.control.inspect(timeout=30, limit=1, pattern=f"{name}*", matcher="glob")
     eventually(inspect.ping, 120, what="the worker answers")
     # A task whose log shows whatever a request shows, and one that fails.
-    assert plain.send("add", 1, 1).get(timeout=60) == 2
+    assert plain.send("add", 1, 1).get(timeout=120) == 2
     plain.send("add", 1, "x")
     wanted = {"task-failed", "worker-heartbeat"}
     eventually(lambda: wanted <= {event["type"] for event in events}, what="events")

@@ -58,7 +58,7 @@ def test_smoke_lag_and_topics(system: Any) -> None:
         system.worker(*partitions).start()
     for worker in system.workers:
         worker.wait_ready()
-    done = _scheduler("smoke", "--tasks", "42", "--timeout", "60", "--json", **environ)
+    done = _scheduler("smoke", "--tasks", "42", "--json", **environ)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["ok"]
@@ -79,20 +79,18 @@ def test_smoke_lag_and_topics(system: Any) -> None:
 
 
 def test_smoke_says_what_is_missing(system: Any) -> None:
-    worker = system.worker(0)
-    worker.start()
-    worker.wait_ready()
+    """The first partition that nobody works on."""
     done = _scheduler(
         "smoke",
         "--tasks",
         "8",
         "--timeout",
-        "5",
+        "1",
         CELERY_BROKER_URL=system.kafka.url(system.topic),
         CELERY_GROUP_ID=system.topic,
     )
     assert done.returncode == 1
-    assert f"2 of 2 tasks of partition 1 of {system.topic} have not run" in done.stderr
+    assert f"2 of 2 tasks of partition 0 of {system.topic} have not run" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -134,7 +132,7 @@ def test_dev_ends_with_interrupt_and_leaves_nothing(tmp_path: Path) -> None:
         assert process.stdout is not None
         said = process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0, errors.read_text()
+        assert process.wait(120) == 0, errors.read_text()
     assert said == "1 worker ready. Your producers need:\n", errors.read_text()
     assert list(directory.iterdir()) == []
     assert not _processes_of(directory)
@@ -149,7 +147,7 @@ def test_dev_starts_a_killed_worker_again_and_keeps_the_logs_when_it_fails(tmp_p
         os.kill(_child(process.pid, "celery"), signal.SIGKILL)
         eventually(lambda: "worker-0 is ready again." in errors.read_text(), 120)
         os.kill(_child(process.pid, "kafka.Kafka"), signal.SIGKILL)
-        assert process.wait(60) == 1, errors.read_text()
+        assert process.wait(120) == 1, errors.read_text()
     said = errors.read_text()
     assert "worker-0 was ended by SIGKILL; it is started again." in said
     assert "The broker ended" in said

@@ -94,7 +94,7 @@ def test_a_thousand_failing_tasks_are_a_thousand_letters_byte_for_byte(
     producer.flush()
     producer.close()
     system.worker(0, 1, 2, 3, CELERY_ORDERING="none").start()
-    system.wait("the letters", lambda: _ends(system, system.dead_letter_topic) >= FAILING, 120)
+    system.wait("the letters", lambda: _ends(system, system.dead_letter_topic) >= FAILING, 300)
     system.wait_done()
     sent = {(one.partition, one.offset): one for one in _records(system, system.topic)}
     letters = _records(system, system.dead_letter_topic)
