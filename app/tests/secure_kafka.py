@@ -10,9 +10,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from kafka import KafkaAdminClient
 from kafka.admin import UserScramCredentialUpsertion
+from kafka.errors import KafkaError
 
 from scheduler.local_broker import LocalKafka
+from tests.eventually import eventually
 
 __all__ = ["PASSWORDS", "Authority", "secure_kafka"]
 
@@ -132,6 +135,24 @@ def secure_kafka(authority: Authority) -> LocalKafka:
                 ]
             )
             assert not any(failed.values()), failed
+        *_, name = PASSWORDS
     finally:
         admin.close()
+    # A broker takes in what it confirmed a moment later.
+    eventually(lambda: _logs_in(kafka, authority, name), what=f"{name} to be let in")
     return kafka
+
+
+def _logs_in(kafka: LocalKafka, authority: Authority, name: str) -> bool:
+    try:
+        KafkaAdminClient(
+            bootstrap_servers=kafka.addresses("TLS"),
+            security_protocol="SASL_SSL",
+            ssl_cafile=str(authority.file),
+            sasl_mechanism="SCRAM-SHA-512",
+            sasl_plain_username=name,
+            sasl_plain_password=PASSWORDS[name],
+        ).close()
+    except KafkaError:
+        return False
+    return True

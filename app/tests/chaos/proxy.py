@@ -58,21 +58,21 @@ class Proxy:
     def start(self) -> None:
         self._thread.start()
         server = asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self._server = asyncio.run_coroutine_threadsafe(server, self._loop).result(10)
+        self._server = asyncio.run_coroutine_threadsafe(server, self._loop).result(60)
 
     def cut(self) -> int:
         """Break every connection; return how many."""
-        return asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result(60)
 
     def restore(self) -> None:
         """Break every connection, and lose nothing any more."""
-        asyncio.run_coroutine_threadsafe(self._restore(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._restore(), self._loop).result(60)
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._server.close)
         self.cut()
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
         self._loop.run_until_complete(asyncio.sleep(0))

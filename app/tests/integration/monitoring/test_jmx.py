@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +35,7 @@ def scrape(port: int, limit: float = 120) -> Series:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
                 page = answer.read().decode()
             break
-        except urllib.error.URLError:
+        except (OSError, http.client.HTTPException):
             assert time.monotonic() < deadline
             time.sleep(0.2)
     return [
