@@ -135,11 +135,10 @@ def secure_kafka(authority: Authority) -> LocalKafka:
                 ]
             )
             assert not any(failed.values()), failed
-        *_, name = PASSWORDS
     finally:
         admin.close()
     # A broker takes in what it confirmed a moment later.
-    eventually(lambda: _logs_in(kafka, authority, name), what=f"{name} to be let in")
+    eventually(lambda: _logs_in(kafka, authority, "alice"), what="alice to be let in")
     return kafka
 
 

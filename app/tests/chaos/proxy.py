@@ -6,11 +6,15 @@ import asyncio
 import contextlib
 import struct
 import threading
+import time
 from collections.abc import Iterator
 
 from scheduler import processes
 
 __all__ = ["Proxy"]
+
+#: Seconds that connections have to end by themselves when they are closed.
+END_SECONDS = 2.0
 
 
 class _Requests:
@@ -73,10 +77,19 @@ class Proxy:
         self.cut()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(60)
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.run_until_complete(self._end())
         self._loop.close()
+
+    async def _end(self) -> None:
+        """Close what was accepted, also in the last moment: nothing is left to the collector of garbage."""
+        since = time.monotonic()
+        while serving := asyncio.all_tasks() - {asyncio.current_task()}:
+            await self._cut()
+            if time.monotonic() - since > END_SECONDS:  # a broker that does not answer
+                for task in serving:
+                    task.cancel()
+            await asyncio.wait(serving, timeout=0.05)
+        await asyncio.sleep(0)
 
     async def _cut(self) -> int:
         writers = list(self._writers)
@@ -89,16 +102,21 @@ class Proxy:
         self.loses, self.loses_answers_to = None, frozenset()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends = {writer}
+        self._writers.add(writer)
         try:
             there, back = await asyncio.open_connection("localhost", self._target)
-        except OSError:
-            writer.transport.abort()
-            return
-        self._writers |= {writer, back}
-        await asyncio.gather(
-            self._pump("requests", reader, back), self._pump("answers", there, writer)
-        )
-        self._writers -= {writer, back}
+            ends.add(back)
+            self._writers.add(back)
+            await asyncio.gather(
+                self._pump("requests", reader, back), self._pump("answers", there, writer)
+            )
+        except (OSError, asyncio.CancelledError):
+            pass  # nobody is there, or not in time
+        finally:
+            for end in ends:
+                end.transport.abort()
+            self._writers -= ends
 
     async def _pump(
         self, kind: str, source: asyncio.StreamReader, sink: asyncio.StreamWriter
