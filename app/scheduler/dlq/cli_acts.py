@@ -32,13 +32,14 @@ from scheduler.dlq.cli import (
 from scheduler.dlq.desk import person
 from scheduler.dlq.filters import Filter
 from scheduler.dlq.index import Entry
-from scheduler.dlq.interrupts import command_to_go_on, stoppable
+from scheduler.dlq.interrupts import command_to_go_on
 from scheduler.dlq.letters import LetterId
 from scheduler.dlq.outgoing import MAX_REPLAYS, Changes
 from scheduler.dlq.replay import Order, Outcome
 from scheduler.dlq.replay import replay as replay_letters
 from scheduler.dlq.replay import skip as skip_letters
 from scheduler.dlq.texts import plain
+from scheduler.stopping import stoppable
 
 __all__ = ["COMMANDS"]
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import threading
 
 import click
 
@@ -14,6 +12,7 @@ from kombu_kafka.errors import ConfigurationError
 from kombu_kafka.url import parse
 from scheduler.metrics_access import CurrentAccess
 from scheduler.settings import Settings
+from scheduler.stopping import stoppable
 
 __all__ = ["exporter"]
 
@@ -134,13 +133,11 @@ def exporter(
             f"{listen}:{port} can't be listened on ({exc.strerror or exc}): free it, or give "
             f"another --listen or --port."
         ) from exc
-    done = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: done.set())
-    service.start()
-    scheme = "https" if config.access().tls else "http"
-    click.echo(f"Serving {scheme}://{listen}:{service.server.port}/metrics.")
-    notify("READY=1", f"STATUS=Serving metrics on {listen}:{service.server.port}.")
-    done.wait()
-    notify("STOPPING=1")
-    service.stop()
+    with stoppable() as stop:
+        service.start()
+        scheme = "https" if config.access().tls else "http"
+        click.echo(f"Serving {scheme}://{listen}:{service.server.port}/metrics.")
+        notify("READY=1", f"STATUS=Serving metrics on {listen}:{service.server.port}.")
+        stop.wait()
+        notify("STOPPING=1")
+        service.stop()

@@ -1,9 +1,7 @@
-"""Being told to stop, and losing the brokers midway."""
+"""What an interrupted command says, and losing the brokers midway."""
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import Mock
@@ -15,21 +13,10 @@ from kombu_kafka.errors import BrokerUnavailableError
 from kombu_kafka.options import Options
 from scheduler.dlq.history import History
 from scheduler.dlq.index import Index
-from scheduler.dlq.interrupts import command_to_go_on, stoppable
+from scheduler.dlq.interrupts import command_to_go_on
 from scheduler.dlq.letters import LetterId
 from scheduler.dlq.reader import Reader
 from tests.unit.dlq.test_dlq_letters import record
-
-
-def test_the_first_signal_asks_the_second_ends() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with stoppable() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.wait(10)
-        assert stop.number == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize(
