@@ -5,14 +5,18 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import ssl
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
-from kafka.errors import KafkaConnectionError
+from kafka.errors import KafkaConnectionError, KafkaTimeoutError
+from kafka.net import manager
 from kafka.net.inet import create_connection
 from kafka.net.selector import NetworkSelector
 
+from kombu_kafka.clients import sockets
 from kombu_kafka.clients.sockets import DIRECT
 from kombu_kafka.options import Options
 
@@ -96,6 +100,33 @@ def test_an_address_whose_kind_the_host_does_not_know_is_passed_over(
                 network, "a-name", 1, proxy_url=DIRECT, timeout_at=time.monotonic() + 5
             )
         ).close()
+
+
+@pytest.mark.parametrize("says", [b"", b"no TLS\r\n"])
+def test_a_handshake_that_comes_to_nothing_ends_in_time(
+    says: bytes, network: NetworkSelector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a broker whose process stands still the system still takes connections."""
+    monkeypatch.setattr(sockets, "HANDSHAKE_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        before = _sockets()
+        mine = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+        # So that the test ends where the handshake does not.
+        end = threading.Timer(60, theirs.shutdown, [socket.SHUT_RDWR])
+        end.start()
+        with theirs:
+            theirs.sendall(says)
+            mine.setblocking(False)
+            made = manager.KafkaSSLTransport(
+                network, mine, host="localhost", ssl_context=ssl.create_default_context()
+            )
+            with pytest.raises((KafkaTimeoutError, ssl.SSLError)) as raised:
+                network.run(made.handshake())
+            assert end.is_alive(), "it ended by itself"
+            end.cancel()
+        end.join()
+        assert _sockets() <= before, raised
 
 
 def test_every_client_connects_so() -> None:
