@@ -19,6 +19,9 @@ from scheduler.local_broker import LocalKafka
 from scheduler.preflight import EX_CONFIG
 from tests.ledger import Ledger
 
+#: Session timeout in seconds: owners may be late with a sign of life on a busy machine, by some seconds.
+SESSION = "8"
+
 
 @pytest.fixture
 def modules() -> str:
@@ -46,7 +49,8 @@ def test_a_worker_that_is_killed_in_a_group_loses_nothing(system: Any, ledger: L
         worker.start()
     for worker in (first, second):
         worker.wait_ready()
-    system.wait("a quarter", lambda: ledger.ended() >= tasks // 4)
+    # Fewer than a partition has: a worker may come to the end of one, and wait, before it begins another.
+    system.wait("some of them", lambda: ledger.ended() >= tasks // 5)
     first.kill()
     ledger.note("kill")
     killed.touch()
@@ -64,19 +68,23 @@ def test_a_worker_that_was_frozen_ends_when_another_has_taken_over(
 ) -> None:
     """SIGSTOP for longer than the session: the other goes on; woken, the first begins nothing.
 
-    Without an order Celery has all of the tasks at hand by then, and a pool of threads does.
+    Without an order Celery has all of the tasks at hand by then, and a pool of threads does. One in
+    the middle ends after the freeze, so that there is work left for the other.
     """
     tasks = 300
+    frozen = ledger.path.with_name("frozen")
     system.arguments = ("-P", pool)
-    environ = {"CELERY_SESSION_TIMEOUT": "2", "CELERY_ORDERING": "none"}
+    environ = {"CELERY_SESSION_TIMEOUT": SESSION, "CELERY_ORDERING": "none"}
     first = system.worker(0, name="one", **environ)
     other = system.worker(0, name="two", **environ)
     first.start()
     first.wait_ready()
     for sequence in range(tasks):
-        system.send("ledger.entry", sequence, 0.02, partition=0)
+        until = str(frozen) if sequence == tasks // 2 else None
+        system.send("ledger.entry", sequence, 0.02, until, partition=0)
     system.wait("a start", lambda: ledger.ended() >= 20)
     os.killpg(first.pid, signal.SIGSTOP)
+    frozen.touch()
     its_children = {line[-1] for line in ledger.lines()}
     other.start()
     other.wait_ready()
@@ -85,7 +93,7 @@ def test_a_worker_that_was_frozen_ends_when_another_has_taken_over(
     system.workers.remove(first)
     ledger.note("woken")
     os.killpg(first.pid, signal.SIGCONT)
-    assert first.wait(30) == EX_CONFIG
+    assert first.wait(120) == EX_CONFIG
     said = first.log.read_text()
     assert "is owned by two@" in said
     assert "so one@" in said
@@ -97,36 +105,36 @@ def test_a_worker_that_was_frozen_ends_when_another_has_taken_over(
     # One may have been let through just before all froze: it had not reached its child or the ledger.
     assert len(begun) <= 1, "the one that was frozen began tasks"
     others = [int(line[2]) for line in lines if line[0] == "start" and line[-1] not in its_children]
-    assert others == sorted(set(others)), "the other ran its tasks in order, each once"
+    assert len(others) == len(set(others)), "the other ran its tasks each once"
     # On another host (no journal) the tasks since the last commit run again, and no others.
-    assert set(range(tasks)) - set(others) <= set(range(others[0]))
+    assert set(others) == set(range(min(others), tasks))
     first.stop()
 
 
 def test_killed_and_started_again_under_its_name_waits_for_nobody(
     system: Any, ledger: Ledger
 ) -> None:
-    worker = system.worker(0, name="one")
+    worker = system.worker(0, name="one", CELERY_SESSION_TIMEOUT="600")
     worker.start()
     worker.wait_ready()
     worker.kill()
     worker.start()
-    worker.wait_ready(20)
+    worker.wait_ready()
     assert "in case it is dead" not in worker.log.read_text()
 
 
 def test_workers_that_must_not_share_end_for_good(system: Any) -> None:
     """A second owner, and a worker without partitions: each says why, and is not restarted."""
-    owner = system.worker(0, name="owner", CELERY_SESSION_TIMEOUT="2")
+    owner = system.worker(0, name="owner", CELERY_SESSION_TIMEOUT=SESSION)
     owner.start()
     owner.wait_ready()
-    second = system.worker(0, name="second", CELERY_SESSION_TIMEOUT="2")
-    sharing = system.group_worker("sharing", 2)
+    second = system.worker(0, name="second", CELERY_SESSION_TIMEOUT=SESSION)
+    sharing = system.group_worker("sharing", float(SESSION))
     for worker in (second, sharing):
         system.workers.remove(worker)
         worker.start()
     for worker, says in ((second, "a partition has one worker"), (sharing, "or none.")):
-        assert worker.wait(60) == EX_CONFIG
+        assert worker.wait(120) == EX_CONFIG
         assert f"{system.topic}-0" in worker.log.read_text()
         assert "owner@" in worker.log.read_text()
         assert says in worker.log.read_text()
@@ -154,13 +162,13 @@ def test_a_plain_celery_app_works_with_celerys_defaults(
         with Celery("sender", broker=kafka.url(topic)) as sender:
             for number in range(60):
                 sender.send_task("plain.note", (number,))
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while len(ledger.lines()) < 60:
             assert time.monotonic() < deadline, log.read_text()
             assert worker.poll() is None, log.read_text()
             time.sleep(0.1)
         worker.terminate()
-        assert worker.wait(30) == 0, log.read_text()
+        assert worker.wait(120) == 0, log.read_text()
     finally:
         worker.kill()
     assert sorted(int(line[1]) for line in ledger.lines()) == list(range(60))
