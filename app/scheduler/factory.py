@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import traceback
 from typing import Any
 
@@ -105,8 +106,18 @@ def configure(celery: Celery, settings: Settings) -> Celery:
     # Celery keeps these for ever, as it does the app.
     signals.import_modules.connect(on_import, weak=False)
     signals.worker_init.connect(on_worker_init, weak=False)
-    signals.worker_shutting_down.connect(say_stopping, weak=False)
+    _hear_of_stopping()
     return celery
+
+
+def _hear_of_stopping() -> None:
+    """Tell the service manager of a stop, however many signals ask for it at once.
+
+    Celery 5.7 sends this signal of its own from the handler of the process's signals: one that comes meanwhile runs
+    the handler again, in the same thread, and would wait for ever for the lock that the first holds.
+    """
+    signals.worker_shutting_down.lock = threading.RLock()
+    signals.worker_shutting_down.connect(say_stopping, weak=False)
 
 
 def _serializers(celery: Celery, settings: Settings) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 from types import ModuleType
 
 import pytest
-from celery import Celery
+from celery import Celery, signals
 
-from scheduler.factory import create_app
+from scheduler.factory import configure, create_app
 from scheduler.settings import Settings, SettingsError
 from scheduler.task import DeadLetterTask
 
@@ -60,3 +61,19 @@ def test_a_bad_app_is_one_sentence(name: str, says: str) -> None:
     with pytest.raises(SettingsError, match=says) as raised:
         create_app(Settings(broker_url=URL, app_modules=(name,)))
     assert "\n" not in str(raised.value)
+
+
+def test_a_signal_that_comes_while_another_is_handled_does_not_stop_the_stop() -> None:
+    """The second runs the handler again in the midst of the first, in the same thread."""
+    configure(Celery("hasty"), Settings.from_environ({"CELERY_BROKER_URL": "kafka://k:1//t"}))
+
+    def handler() -> None:
+        with signals.worker_shutting_down.lock:  # which the first is in
+            signals.worker_shutting_down.send(
+                sender="one@host", sig="SIGTERM", how="Warm", exitcode=0
+            )
+
+    thread = threading.Thread(target=handler, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
