@@ -16,7 +16,7 @@ __all__ = ("DIRECT",)
 DIRECT = "direct://"
 
 #: Seconds that a broker has for a TLS handshake.
-HANDSHAKE_SECONDS = 10.0
+HANDSHAKE_SECONDS = 5.0
 
 
 class _Direct(KafkaNetSocket):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -100,9 +99,14 @@ class KafkaPython:
         return transactions is not None and bool(transactions.has_fatal_error())
 
     def forget(self, topics: Collection[str]) -> None:
-        """Ask the brokers for these topics no longer."""
-        for topic in topics:
-            self._client._metadata._topics.discard(topic)
+        """Ask the brokers for these topics no longer, and know nothing of them."""
+        metadata = self._client._metadata
+        with metadata._lock:
+            # Made anew, not changed: the network thread walks through them.
+            metadata._topics = metadata._topics - set(topics)
+            metadata._partitions = {
+                topic: found for topic, found in metadata._partitions.items() if topic not in topics
+            }
 
     def close(self, timeout: float) -> None:
         """Send what is left and end."""
@@ -123,25 +127,16 @@ class KafkaPython:
             if not lookup.await_topic(self._manager, seconds, topic):
                 raise UnknownTopicOrPartitionError(topic)
             if known:
-                self._look_anew(topic, seconds)
+                # It was forgotten, and an answer on its way brought it back: it may be of one that was deleted,
+                # and a record for a partition that is gone would wait until it is given up.
+                self.forget([topic])
             self._client._wait_on_metadata(topic, seconds * 1000)
         except ValueError as exc:
             raise InvalidTopicError(str(exc)) from exc
         finally:
             if metadata.partitions_for_topic(topic) is None:
                 # Or the client would ask for it twice a second, for ever.
-                metadata._topics.discard(topic)
-
-    def _look_anew(self, topic: str, seconds: float) -> None:
-        """Ask for a topic that was forgotten: what is known of it may be that of one that was deleted.
-
-        A record for a partition that is gone would wait until it is given up.
-        """
-        metadata, answered = self._client._metadata, threading.Event()
-        metadata._topics.add(topic)
-        metadata.request_update().add_both(lambda _: answered.set())
-        self._client._sender.wakeup()
-        answered.wait(seconds)
+                self.forget([topic])
 
     def _require_partition(self, topic: str, partition: int) -> None:
         deadline = time.monotonic() + 5

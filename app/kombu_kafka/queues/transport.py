@@ -154,6 +154,7 @@ class QueueTransport(virtual.Transport):
                     return None
                 if ends is None:
                     ends = queues.ends(self.options, topics)
+                    deadline = max(deadline, time.monotonic() + GET_SECONDS)  # to look once more
                     continue
                 self.wakeup.wait(GET_SECONDS)
         finally:

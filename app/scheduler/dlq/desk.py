@@ -216,7 +216,10 @@ class Desk:
             }
             while last and time.monotonic() < deadline:
                 bounds = self._reader.bounds(topic)
-                last = {one: at for one, at in last.items() if bounds.get(one, (0, 0))[1] <= at}
+                # A partition that this reader has not heard of yet can't be waited for.
+                last = {
+                    one: at for one, at in last.items() if one in bounds and bounds[one][1] <= at
+                }
                 if last:
                     time.sleep(LOOK_EVERY)
 
