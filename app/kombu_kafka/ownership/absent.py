@@ -48,6 +48,12 @@ class AbsentTopics:
         for topic in self._looks.keys() - set(topics):
             self._forget(topic)
 
+    def seen(self, topics: Collection[str]) -> None:
+        """Have done with these: the client knows their partitions."""
+        for topic in self._looks.keys() & set(topics):
+            self._forget(topic)
+            logger.info("The topic %s is there now.", topic)
+
     def find(self, client: Any, topics: Collection[str]) -> dict[str, int]:
         """Return the number of partitions of each of `topics` that is there.
 
@@ -74,9 +80,7 @@ class AbsentTopics:
         for topic in due:
             if topic not in found:
                 self._missed(topic, now)
-            elif topic in self._looks:
-                self._forget(topic)
-                logger.info("The topic %s is there now.", topic)
+        self.seen(found)
         return known | found
 
     def _is_due(self, topic: str, now: float) -> bool:

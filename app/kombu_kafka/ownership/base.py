@@ -201,6 +201,8 @@ class Ownership(ABC):
         """Say of topics that are consumed if they were deleted; their partitions stay, for now."""
         known = self.client._cluster.partitions_for_topic
         gone = [topic for topic in topics if known(topic) is None]
+        # The client may learn of one before it is looked for here again.
+        self.absent.seen(set(topics).difference(gone))
         if gone:
             self.absent.find(self.client, gone)
 

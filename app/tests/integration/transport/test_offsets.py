@@ -14,7 +14,9 @@ import pytest
 from kafka import KafkaConsumer
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
+from kombu_kafka.clients import lookup
 from kombu_kafka.consuming import commit_metadata, progress
+from kombu_kafka.ownership import absent
 from kombu_kafka.publishing import producer
 from scheduler.local_broker import LocalKafka
 from tests.eventually import eventually
@@ -345,3 +347,28 @@ def test_a_topic_made_anew_under_a_live_worker_begins_at_its_first_record(
     worker.read(set(range(12)))
     worker.ack(*range(12))
     eventually(lambda: look.committed(topic, topic)[0] == 12)
+
+
+def test_a_topic_that_was_missed_is_read_again_once_a_member_of_a_group_knows_it(
+    connect: Connect,
+    publish: Any,
+    topic: str,
+    kafka: LocalKafka,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its metadata may tell before its next look, which then never comes."""
+    publish(topic, 2)
+    worker = Worker(connect, topic, state_directory=str(tmp_path), partitions=None)
+    worker.read({0, 1})
+    worker.ack(0, 1)
+    monkeypatch.setattr(absent, "FIRST_PAUSE", 3600.0)
+    monkeypatch.setattr(absent, "LONGEST_PAUSE", 3600.0)
+    _delete(kafka, topic)
+    ownership = worker.connection.transport.consumer._ownership
+    eventually(lambda: topic in ownership.absent.names)
+    kafka.create_topic(topic, 4)
+    worker.messages.clear()
+    monkeypatch.setattr(lookup, "made", lambda topic: None)  # another process makes and publishes
+    publish(topic, 3)
+    worker.read({0, 1, 2})
