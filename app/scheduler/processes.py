@@ -8,12 +8,25 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["dies_with_parent", "free_port", "group_runs", "listens", "stop", "tail"]
+__all__ = [
+    "STILL",
+    "dies_with_parent",
+    "free_port",
+    "group_runs",
+    "listens",
+    "states",
+    "stop",
+    "tail",
+]
 
 #: From <linux/prctl.h>: the signal a process gets when the thread that started it is gone.
 PR_SET_PDEATHSIG = 1
+
+#: States of a process that does nothing more, or not until it is told to: stopped, dead, or not yet taken note of.
+STILL = "TtXxZ"
 
 #: Loaded here, not in the child: between fork and exec nothing may take a lock.
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -42,16 +55,25 @@ def stop(process: subprocess.Popen[bytes], patience: float) -> int:
     return process.wait()
 
 
+def states(group: int) -> list[tuple[int, str]]:
+    """Return the processes of a group, each with its state's letter: the liveliest of its threads'."""
+    found: list[tuple[int, str]] = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            if os.getpgid(int(process.name)) != group:
+                continue
+            each = [
+                stat.read_text().rpartition(")")[2].split()[0]
+                for stat in process.glob("task/*/stat")
+            ]
+            lively = [state for state in each if state not in STILL]
+            found.append((int(process.name), (lively or each or ["X"])[0]))
+    return found
+
+
 def group_runs(group: int) -> bool:
     """Return whether a process of a process group runs; one that waits to be buried doesn't."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
-        except (OSError, ValueError):  # it went while we looked
-            continue
-        if int(its_group) == group and state not in "ZX":
-            return True
-    return False
+    return any(state not in "ZX" for _, state in states(group))
 
 
 def free_port() -> int:

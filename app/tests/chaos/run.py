@@ -34,10 +34,6 @@ READY = 60.0
 DISPATCHERS = "celery_delay.dispatcher"
 
 
-#: States of a process that does nothing more, or not until it is told to: stopped, dead, or not yet taken note of.
-STILL = "TtXxZ"
-
-
 class ChaosError(Exception):
     """The system did not recover; the message shows what is missing."""
 
@@ -184,7 +180,9 @@ class Chaos:
         pid = facts.get("pid")
         deadline = time.monotonic() + READY
         while any(
-            state not in STILL for one, state in states(worker.pid) if pid is None or one == pid
+            state not in processes.STILL
+            for one, state in processes.states(worker.pid)
+            if pid is None or one == pid
         ):
             if time.monotonic() > deadline:
                 raise ChaosError(f"{worker.name} goes on after {kind}.")
@@ -328,22 +326,6 @@ class Chaos:
                 break  # the verdict says what is lost
             self._pause(0.2)
         self._pause(1)  # what runs twice may still be running
-
-
-def states(group: int) -> list[tuple[int, str]]:
-    """Return the processes of a group, each with its state's letter: the liveliest of its threads'."""
-    found: list[tuple[int, str]] = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile
-            if os.getpgid(int(process.name)) != group:
-                continue
-            each = [
-                stat.read_text().rpartition(")")[2].split()[0]
-                for stat in process.glob("task/*/stat")
-            ]
-            lively = [state for state in each if state not in STILL]
-            found.append((int(process.name), (lively or each or ["X"])[0]))
-    return found
 
 
 def children(pid: int) -> list[int]:
